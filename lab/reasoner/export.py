@@ -74,6 +74,7 @@ def write(state: dict, folder: pathlib.Path) -> None:
 
     write_text(folder)
     save_file(hf_weights(state), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def main() -> None:
