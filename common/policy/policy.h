@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// A policy is a pure function from what was observed to a plan. No device, clock, I/O, lock or
+// randomness: the same input gives the same plan on the shard, in the worker's local fallback and
+// in a test. Adding one: a new file with a New…Policy() factory and a line in registry.cc.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/base/format.h"
+#include "common/base/thought.h"
+#include "common/policy/sequence_state.h"
+
+namespace palimpsest {
+
+// Which live tokens of a segment an anneal keeps; a kernel carries it out (kernels/backend.h).
+enum class SelectorKind : uint8_t { kKMeansMedoids = 0, kMostRecent = 1 };
+
+// Everything a request may choose about its policy. Checked by NewPolicy.
+struct PolicySpec {
+  std::string name = "thinkv";
+  uint32_t budget_tokens = 1024;  // k: live tokens of a lane, prompt and open group apart
+  uint32_t window_tokens = 128;   // tau: a refresh every so many tokens; a multiple of 16
+  std::vector<uint32_t> retention = {64, 32, 16, 8, 4};  // ThinKV's schedule, strictly falling
+  ClassFormats formats = ClassFormats::R4E4T2();
+  // Calibration: label E below theta[0], R below theta[1], else T. Both empty: one class (R).
+  std::vector<uint32_t> sparsity_layers;  // L*, ascending
+  std::vector<float> theta;               // size 0 or 2, ascending, in [0, 1]
+  bool operator==(const PolicySpec&) const = default;
+};
+
+// What the worker saw at a group boundary.
+struct Observation {
+  bool refresh = false;                // a window ended with this group
+  absl::Span<const float> sparsity;    // at a refresh: one value per spec.sparsity_layers entry
+};
+
+struct Plan {
+  std::optional<Thought> next_label;  // at a refresh: the label of the next window
+  std::vector<Anneal> anneals;        // in the order to be applied
+  bool empty() const { return !next_label.has_value() && anneals.empty(); }
+  bool operator==(const Plan&) const = default;
+};
+
+class Policy {
+ public:
+  virtual ~Policy() = default;
+
+  virtual SelectorKind selector() const = 0;
+  // Whether refreshes need attention sparsity from the worker.
+  virtual bool wants_sparsity() const = 0;
+  // Called at every group boundary, after the group has been recorded in `state`. The tokens to
+  // come after a refresh belong to a new segment that `state` does not list yet, so at a refresh
+  // every listed segment is an older one; otherwise the last one is still being written.
+  virtual Plan Decide(const SequenceState& state, const Observation& observation) const = 0;
+};
+
+// The policy named by `spec`. InvalidArgument names the field and what is allowed.
+absl::StatusOr<std::unique_ptr<const Policy>> NewPolicy(const PolicySpec& spec);
+
+// Names NewPolicy accepts, for --help.
+std::vector<std::string> PolicyNames();
+
+// The formats and budget a policy starts from when the request names none ("full": bf16 ...).
+absl::StatusOr<PolicySpec> DefaultSpec(std::string_view policy_name);
+
+}  // namespace palimpsest

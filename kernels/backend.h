@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// The seam between the engine and the hardware: pages in, attention out.
+//
+// A backend owns one device pool, allocated when it is made and never grown. The host (the decode
+// service's pool) decides which page belongs to whom; a backend moves the bytes. Which slots are
+// live is known to the backend alone (the live masks inside the pages), and the equal-count rule
+// lets the host know how many there are: after every call, each (layer, KV head) of a sequence has
+// the same number of live slots in each page class.
+//
+// Two implementations behind one conformance suite: kernels/cpu (written to be read, the oracle)
+// and kernels/cuda. Calls are made from one thread. A CUDA backend may run them asynchronously in
+// order; results written to host memory are valid after Synchronize().
+//
+// Errors: InvalidArgument for a view that breaks the contract below, FailedPrecondition when there
+// are too few dead slots for a group, Internal for a device fault (after which the backend is dead).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "common/base/format.h"
+#include "common/base/thought.h"
+#include "kernels/layout.h"
+
+namespace palimpsest {
+
+// Where a page lies: bytes from the start of the device pool. A multiple of 16.
+using PageOffset = uint64_t;
+inline constexpr uint32_t kNoOpenGroup = ~uint32_t{0};
+
+// One sequence as kernels see it. The host owns the memory behind the spans; it must outlive the
+// call (for asynchronous backends: until Synchronize).
+struct SequenceView {
+  // Pages of each class in block-table order, indexed by Index(Thought).
+  std::array<absl::Span<const PageOffset>, kThoughtCount> pages;
+  ClassFormats formats;
+  uint32_t open_group = kNoOpenGroup;  // index of its open group, < BackendConfig::open_groups
+  uint32_t open_count = 0;             // tokens in the open group, 0..16
+  uint32_t open_position = 0;          // position of the open group's first token
+};
+
+// The new tokens of one sequence in one step: rows [row, row + count) of the step's activations.
+struct StepRows {
+  uint32_t sequence = 0;  // index into the step's SequenceViews
+  uint32_t row = 0;
+  uint32_t count = 0;  // 1..16; open_count + count <= 16
+};
+
+// The activations of one layer in one step. Element type is ActivationType(): float on the CPU,
+// bf16 on CUDA. Pointers are in the backend's memory space; rows are contiguous.
+struct LayerActivations {
+  const void* q = nullptr;  // [rows, query_heads, head_dim], after RoPE (null for Append)
+  const void* k = nullptr;  // [rows, kv_heads, head_dim], after RoPE (null for Attend)
+  const void* v = nullptr;  // [rows, kv_heads, head_dim]
+  void* out = nullptr;      // [rows, query_heads, head_dim] (null for Append)
+  int query_heads = 0;      // a multiple of kv_heads
+  float scale = 0.0f;       // softmax scale, 1 / sqrt(head_dim) as a rule
+};
+
+// Which live tokens of a segment stay when it is annealed. Ties go to the earlier position.
+enum class Selector : uint8_t {
+  kKMeansMedoids = 0,  // ThinKV section 4.2: real tokens nearest to k-means centroids, per layer
+  kMostRecent = 1,     // the newest `keep`
+};
+
+struct AnnealOrder {
+  uint32_t sequence = 0;        // index into the call's SequenceViews
+  Thought thought{};            // the class whose pages hold the segment
+  uint32_t first_position = 0;  // the segment covers [first_position, end_position)
+  uint32_t end_position = 0;
+  uint32_t keep = 0;            // live tokens of the segment left in every lane
+  Selector selector = Selector::kKMeansMedoids;
+};
+
+struct SealOrder {
+  uint32_t sequence = 0;
+  Thought thought{};  // class to write to; its pages have room for open_count more tokens
+};
+
+struct BackendConfig {
+  CacheShape shape;
+  uint64_t pool_bytes = 0;   // one allocation, made at start
+  uint32_t open_groups = 0;  // sequences that can be live at once
+};
+
+enum class ActivationType : uint8_t { kFloat32, kBfloat16 };
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual ActivationType activation_type() const = 0;
+
+  // Writes K and V of the step's rows into the open groups, as bf16, at open_count onwards. The
+  // caller raises open_count after the last layer of the step.
+  virtual absl::Status Append(int layer, absl::Span<const SequenceView> sequences,
+                              absl::Span<const StepRows> rows, const LayerActivations& io) = 0;
+
+  // Attention of each row over its sequence's live slots and the open group, causal inside the
+  // step: row i of a sequence sees open tokens [0, open_count + i]. Reads mixed formats.
+  virtual absl::Status Attend(int layer, absl::Span<const SequenceView> sequences,
+                              absl::Span<const StepRows> rows, const LayerActivations& io) = 0;
+
+  // Attention sparsity (ThinKV appendix C.2) of the last row of each StepRows: logits of all
+  // query heads, max over the heads of a KV group, softmax over live keys, mean over KV heads, the
+  // share of keys below 1 % of the maximum. Where lanes differ in which tokens are live, key j is
+  // the j-th by position. Writes sparsity[i] in [0, 1] for rows[i], in host memory.
+  virtual absl::Status MeasureSparsity(int layer, absl::Span<const SequenceView> sequences,
+                                       absl::Span<const StepRows> rows, const LayerActivations& io,
+                                       absl::Span<float> sparsity) = 0;
+
+  // Quantises the open group's open_count tokens to the class's format and places them: dead
+  // slots first, in block-table and slot order, token order. The caller then sets open_count = 0.
+  virtual absl::Status Seal(absl::Span<const SequenceView> sequences,
+                            absl::Span<const SealOrder> orders) = 0;
+
+  // Lowers each ordered segment to `keep` live tokens in every lane by clearing live bits. A
+  // segment that has no more than `keep` is left as it is.
+  virtual absl::Status Anneal(absl::Span<const SequenceView> sequences,
+                              absl::Span<const AnnealOrder> orders) = 0;
+
+  // Zeroes `bytes` bytes at `offset`: a page before its first use, a frame after its last.
+  virtual absl::Status Zero(PageOffset offset, uint64_t bytes) = 0;
+  virtual absl::Status ZeroOpenGroup(uint32_t open_group) = 0;
+
+  // Copies pool bytes to host memory (tests, pool audit, transport staging).
+  virtual absl::Status Read(PageOffset offset, absl::Span<uint8_t> out) const = 0;
+
+  // Waits until everything ordered so far has been done. Returns asynchronous faults.
+  virtual absl::Status Synchronize() = 0;
+};
+
+}  // namespace palimpsest
