@@ -33,7 +33,7 @@ struct CacheShape {
   int kv_heads = 0;
   int head_dim = 0;
 
-  int lanes() const { return layers * kv_heads; }  // a lane is one (layer, KV head)
+  constexpr int lanes() const { return layers * kv_heads; }  // a lane is one (layer, KV head)
   bool operator==(const CacheShape&) const = default;
 };
 

@@ -10,9 +10,9 @@
 namespace palimpsest {
 namespace {
 
-constexpr std::array<std::string_view, kFormatCount> kNames = {"bf16", "fp8", "nvfp4", "ternary"};
+constexpr std::array<absl::string_view, kFormatCount> kNames = {"bf16", "fp8", "nvfp4", "ternary"};
 
-absl::StatusOr<PageFormat> ParsePageFormat(std::string_view text) {
+absl::StatusOr<PageFormat> ParsePageFormat(absl::string_view text) {
   const std::vector<std::string> parts = absl::StrSplit(text, '/');
   if (parts.size() > 2) {
     return absl::InvalidArgumentError(absl::StrCat("format '", text, "': expected K or K/V"));
@@ -27,7 +27,7 @@ std::string ToString(const PageFormat& format) {
   return absl::StrCat(Name(format.k), "/", Name(format.v));
 }
 
-absl::Status GrammarError(std::string_view text) {
+absl::Status GrammarError(absl::string_view text) {
   return absl::InvalidArgumentError(absl::StrCat(
       "formats '", text, "': expected one of bf16, fp8, nvfp4, ternary, a K/V pair such as ",
       "nvfp4/ternary, the name R4E4T2, or all of R=...,E=...,T=..."));
@@ -35,9 +35,9 @@ absl::Status GrammarError(std::string_view text) {
 
 }  // namespace
 
-std::string_view Name(Format format) { return kNames[static_cast<size_t>(format)]; }
+absl::string_view Name(Format format) { return kNames[static_cast<size_t>(format)]; }
 
-absl::StatusOr<Format> ParseFormat(std::string_view name) {
+absl::StatusOr<Format> ParseFormat(absl::string_view name) {
   for (int i = 0; i < kFormatCount; ++i) {
     if (kNames[i] == name) return static_cast<Format>(i);
   }
@@ -45,17 +45,17 @@ absl::StatusOr<Format> ParseFormat(std::string_view name) {
       absl::StrCat("format '", name, "': expected bf16, fp8, nvfp4 or ternary"));
 }
 
-absl::StatusOr<ClassFormats> ParseClassFormats(std::string_view text) {
+absl::StatusOr<ClassFormats> ParseClassFormats(absl::string_view text) {
   if (text == "R4E4T2") return ClassFormats::R4E4T2();
-  if (text.find('=') == std::string_view::npos) {
+  if (text.find('=') == absl::string_view::npos) {
     const absl::StatusOr<PageFormat> format = ParsePageFormat(text);
     if (!format.ok()) return GrammarError(text);
     return ClassFormats::Uniform(*format);
   }
   ClassFormats formats;
   unsigned seen = 0;
-  for (std::string_view item : absl::StrSplit(text, ',')) {
-    const std::vector<std::string_view> sides = absl::StrSplit(item, '=');
+  for (absl::string_view item : absl::StrSplit(text, ',')) {
+    const std::vector<absl::string_view> sides = absl::StrSplit(item, '=');
     if (sides.size() != 2) return GrammarError(text);
     const absl::StatusOr<PageFormat> format = ParsePageFormat(sides[1]);
     if (!format.ok()) return GrammarError(text);

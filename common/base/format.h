@@ -5,9 +5,9 @@
 #include <array>
 #include <cstdint>
 #include <string>
-#include <string_view>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "common/base/thought.h"
 
 namespace palimpsest {
@@ -17,10 +17,10 @@ enum class Format : uint8_t { kBf16 = 0, kFp8 = 1, kNvfp4 = 2, kTernary = 3 };
 inline constexpr int kFormatCount = 4;
 
 // "bf16", "fp8", "nvfp4", "ternary".
-std::string_view Name(Format format);
+absl::string_view Name(Format format);
 
 // Reads a name as `Name` writes it. InvalidArgument lists the allowed names.
-absl::StatusOr<Format> ParseFormat(std::string_view name);
+absl::StatusOr<Format> ParseFormat(absl::string_view name);
 
 // K and V of a page may differ: K nvfp4 with V ternary is a useful pair.
 struct PageFormat {
@@ -46,7 +46,7 @@ struct ClassFormats {
 
 // "bf16" or "nvfp4/ternary" (K/V) for every class, or "R=nvfp4,E=nvfp4,T=ternary/ternary".
 // `R4E4T2` is accepted as a name. InvalidArgument shows the grammar.
-absl::StatusOr<ClassFormats> ParseClassFormats(std::string_view text);
+absl::StatusOr<ClassFormats> ParseClassFormats(absl::string_view text);
 std::string ToString(const ClassFormats& formats);
 
 }  // namespace palimpsest

@@ -4,7 +4,8 @@
 
 #include <array>
 #include <cstdint>
-#include <string_view>
+
+#include "absl/strings/string_view.h"
 
 namespace palimpsest {
 
@@ -18,8 +19,8 @@ inline constexpr std::array<Thought, kThoughtCount> kThoughts = {
 inline constexpr int Index(Thought thought) { return static_cast<int>(thought); }
 
 // One letter, as the paper writes it: "T", "E", "R".
-inline constexpr std::string_view Letter(Thought thought) {
-  constexpr std::string_view kLetters = "TER";
+inline constexpr absl::string_view Letter(Thought thought) {
+  constexpr absl::string_view kLetters = "TER";
   return kLetters.substr(static_cast<size_t>(thought), 1);
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/base/format.h"
 #include "common/base/thought.h"
@@ -67,6 +68,6 @@ absl::StatusOr<std::unique_ptr<const Policy>> NewPolicy(const PolicySpec& spec);
 std::vector<std::string> PolicyNames();
 
 // The formats and budget a policy starts from when the request names none ("full": bf16 ...).
-absl::StatusOr<PolicySpec> DefaultSpec(std::string_view policy_name);
+absl::StatusOr<PolicySpec> DefaultSpec(absl::string_view policy_name);
 
 }  // namespace palimpsest
