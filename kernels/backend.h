@@ -23,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "common/base/format.h"
+#include "common/base/selector.h"
 #include "common/base/thought.h"
 #include "kernels/layout.h"
 
@@ -59,12 +60,6 @@ struct LayerActivations {
   void* out = nullptr;      // [rows, query_heads, head_dim] (null for Append)
   int query_heads = 0;      // a multiple of kv_heads
   float scale = 0.0f;       // softmax scale, 1 / sqrt(head_dim) as a rule
-};
-
-// Which live tokens of a segment stay when it is annealed. Ties go to the earlier position.
-enum class Selector : uint8_t {
-  kKMeansMedoids = 0,  // ThinKV section 4.2: real tokens nearest to k-means centroids, per layer
-  kMostRecent = 1,     // the newest `keep`
 };
 
 struct AnnealOrder {

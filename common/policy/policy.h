@@ -8,19 +8,18 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/base/format.h"
+#include "common/base/selector.h"
 #include "common/base/thought.h"
 #include "common/policy/sequence_state.h"
 
 namespace palimpsest {
-
-// Which live tokens of a segment an anneal keeps; a kernel carries it out (kernels/backend.h).
-enum class SelectorKind : uint8_t { kKMeansMedoids = 0, kMostRecent = 1 };
 
 // Everything a request may choose about its policy. Checked by NewPolicy.
 struct PolicySpec {
@@ -37,8 +36,8 @@ struct PolicySpec {
 
 // What the worker saw at a group boundary.
 struct Observation {
-  bool refresh = false;                // a window ended with this group
-  absl::Span<const float> sparsity;    // at a refresh: one value per spec.sparsity_layers entry
+  bool refresh = false;              // a window ended with this group
+  absl::Span<const float> sparsity;  // at a refresh: one value per spec.sparsity_layers entry
 };
 
 struct Plan {
@@ -52,7 +51,7 @@ class Policy {
  public:
   virtual ~Policy() = default;
 
-  virtual SelectorKind selector() const = 0;
+  virtual Selector selector() const = 0;
   // Whether refreshes need attention sparsity from the worker.
   virtual bool wants_sparsity() const = 0;
   // Called at every group boundary, after the group has been recorded in `state`. The tokens to
