@@ -8,7 +8,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,6 +20,13 @@
 
 namespace palimpsest {
 
+// Bounds of the fields of a PolicySpec, checked by NewPolicy.
+inline constexpr uint32_t kWindowTokensMin =
+    16;  // a group (kernels/layout.h): what is sealed at once
+inline constexpr uint32_t kWindowTokensMax = 4096;
+inline constexpr uint32_t kRetentionStepsMax = 16;
+inline constexpr uint32_t kSparsityLayerMax = 1023;  // a layer's index
+
 // Everything a request may choose about its policy. Checked by NewPolicy.
 struct PolicySpec {
   std::string name = "thinkv";
@@ -29,8 +35,8 @@ struct PolicySpec {
   std::vector<uint32_t> retention = {64, 32, 16, 8, 4};  // ThinKV's schedule, strictly falling
   ClassFormats formats = ClassFormats::R4E4T2();
   // Calibration: label E below theta[0], R below theta[1], else T. Both empty: one class (R).
-  std::vector<uint32_t> sparsity_layers;  // L*, ascending
-  std::vector<float> theta;               // size 0 or 2, ascending, in [0, 1]
+  std::vector<uint32_t> sparsity_layers = {};  // L*, ascending
+  std::vector<float> theta = {};               // size 0 or 2, ascending, in [0, 1]
   bool operator==(const PolicySpec&) const = default;
 };
 
@@ -41,7 +47,7 @@ struct Observation {
 };
 
 struct Plan {
-  std::optional<Thought> next_label;  // at a refresh: the label of the next window
+  std::optional<Thought> next_label;  // always at a refresh, never else: the next window's label
   std::vector<Anneal> anneals;        // in the order to be applied
   bool empty() const { return !next_label.has_value() && anneals.empty(); }
   bool operator==(const Plan&) const = default;
@@ -56,7 +62,8 @@ class Policy {
   virtual bool wants_sparsity() const = 0;
   // Called at every group boundary, after the group has been recorded in `state`. The tokens to
   // come after a refresh belong to a new segment that `state` does not list yet, so at a refresh
-  // every listed segment is an older one; otherwise the last one is still being written.
+  // every listed segment is an older one; otherwise the last one is still being written, and no
+  // plan touches it. A plan has at most one anneal a segment, oldest first.
   virtual Plan Decide(const SequenceState& state, const Observation& observation) const = 0;
 };
 
@@ -66,7 +73,11 @@ absl::StatusOr<std::unique_ptr<const Policy>> NewPolicy(const PolicySpec& spec);
 // Names NewPolicy accepts, for --help.
 std::vector<std::string> PolicyNames();
 
-// The formats and budget a policy starts from when the request names none ("full": bf16 ...).
+// One line about a policy, for --help. NotFound lists the names.
+absl::StatusOr<std::string> PolicyDescription(absl::string_view policy_name);
+
+// The formats and budget a policy starts from when the request names none ("full": bf16 and no
+// bound on the budget ...). NotFound lists the names.
 absl::StatusOr<PolicySpec> DefaultSpec(absl::string_view policy_name);
 
 }  // namespace palimpsest

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a policy knows of one sequence: its segments, oldest first. A plain value, kept in step on
-// both sides of the control plane by the same three functions below. The worker's copy is the
+// both sides of the control plane by the same functions below. The worker's copy is the
 // truth; a shard's copy is soft and is rebuilt from a snapshot.
 //
 // Positions count every token of the sequence, prompt included. Only sealed tokens are recorded:
@@ -32,9 +32,7 @@ struct Segment {
 struct SequenceState {
   std::vector<Segment> segments;
 
-  uint32_t sealed_tokens() const {
-    return segments.empty() ? 0 : segments.back().end_position();
-  }
+  uint32_t sealed_tokens() const { return segments.empty() ? 0 : segments.back().end_position(); }
   // Live sealed tokens of one lane; the prompt (pinned) apart, since it is not in the budget.
   uint32_t live_tokens() const;
   uint32_t pinned_tokens() const;
@@ -59,14 +57,20 @@ struct Anneal {
 };
 
 // Extends the newest segment, or opens one when the window, the label or pinnedness changes.
+// REQUIRES: Validate(state, sealed) is OK; a breach aborts, so check first what a peer sent.
 void RecordSealed(SequenceState& state, const SealedTokens& sealed);
 
 // Applies an anneal. Idempotent: a segment with `keep` or fewer live tokens keeps its count, and
 // demotions never fall. NotFound when there is no such segment, FailedPrecondition when it is
-// pinned. A segment left with no live token stays listed until DropDeadSegments.
+// pinned. A segment left with no live token stays listed: positions stay contiguous, and an anneal
+// that arrives twice still finds it.
 absl::Status RecordAnneal(SequenceState& state, const Anneal& anneal);
 
 // Checks what a peer sent: contiguous, live <= covered, within limits. InvalidArgument says where.
 absl::Status Validate(const SequenceState& state);
+
+// Checks that a sealing a peer reports can be recorded on a valid state: at least one token, the
+// prompt first, within limits. InvalidArgument says which field.
+absl::Status Validate(const SequenceState& state, const SealedTokens& sealed);
 
 }  // namespace palimpsest

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every policy there is, in one table. A new one is a file with a factory and a line here.
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "common/policy/policies.h"
+
+namespace palimpsest {
+namespace {
+
+struct Entry {
+  absl::string_view name;
+  absl::StatusOr<std::unique_ptr<const Policy>> (*make)(const PolicySpec& spec);
+  PolicySpec (*default_spec)();
+  absl::string_view description;
+};
+
+constexpr ClassFormats kBf16 = ClassFormats::Uniform({Format::kBf16, Format::kBf16});
+
+// Nothing is evicted, so the budget is what a sequence can reach.
+PolicySpec FullSpec() {
+  return {.name = "full", .budget_tokens = limits::kPositionMax, .formats = kBf16};
+}
+
+// Needs no statistics, so its windows only bound the length of segments, and k can be as small.
+PolicySpec WindowSpec() { return {.name = "window", .window_tokens = 64, .formats = kBf16}; }
+
+PolicySpec ThinKvSpec() { return {.name = "thinkv"}; }
+
+constexpr std::array<Entry, 3> kEntries = {{
+    {"full", NewFullPolicy, FullSpec, "keeps every token: the baseline"},
+    {"thinkv", NewThinKvPolicy, ThinKvSpec,
+     "precision and eviction by the kind of thought (ThinKV, arXiv 2510.01290)"},
+    {"window", NewWindowPolicy, WindowSpec, "keeps the prompt and the most recent tokens"},
+}};
+
+std::string NameError(absl::string_view name) {
+  return absl::StrCat("policy '", name, "': expected one of ", absl::StrJoin(PolicyNames(), ", "));
+}
+
+const Entry* Find(absl::string_view name) {
+  for (const Entry& entry : kEntries) {
+    if (entry.name == name) return &entry;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<const Policy>> NewPolicy(const PolicySpec& spec) {
+  const Entry* entry = Find(spec.name);
+  if (entry == nullptr) return absl::InvalidArgumentError(NameError(spec.name));
+  KV_RETURN_IF_ERROR(Validate(spec));
+  return entry->make(spec);
+}
+
+std::vector<std::string> PolicyNames() {
+  std::vector<std::string> names;
+  for (const Entry& entry : kEntries) names.emplace_back(entry.name);
+  return names;
+}
+
+absl::StatusOr<std::string> PolicyDescription(absl::string_view policy_name) {
+  const Entry* entry = Find(policy_name);
+  if (entry == nullptr) return absl::NotFoundError(NameError(policy_name));
+  return std::string(entry->description);
+}
+
+absl::StatusOr<PolicySpec> DefaultSpec(absl::string_view policy_name) {
+  const Entry* entry = Find(policy_name);
+  if (entry == nullptr) return absl::NotFoundError(NameError(policy_name));
+  return entry->default_spec();
+}
+
+}  // namespace palimpsest
