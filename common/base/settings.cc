@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+// The table itself; settings_yaml.cc and settings_flags.cc read into it, settings_help.cc writes
+// it.
+#include "common/base/settings.h"
+
+#include <cmath>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+#include "common/base/text.h"
+
+namespace palimpsest {
+namespace {
+
+bool IsSnakeCase(absl::string_view key) {
+  for (const char c : key) {
+    if (!absl::ascii_islower(c) && !absl::ascii_isdigit(c) && c != '_') return false;
+  }
+  return !key.empty() && absl::ascii_islower(key.front()) && key.back() != '_';
+}
+
+absl::Status OutOfRange(absl::string_view found, absl::string_view allowed) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(Quoted(found), " is out of range; allowed: ", allowed));
+}
+
+// A row for an ordered type: `parse` reads a text, `write` shows a value.
+template <typename T, typename Parse, typename Write>
+Setting Ranged(T* target, Range<T> range, Parse parse, Write write) {
+  Setting setting;
+  setting.allowed = absl::StrCat(write(range.min), " to ", write(range.max));
+  setting.assign = [=, allowed = setting.allowed](const Setting::Values& values) -> absl::Status {
+    const absl::StatusOr<T> value = parse(values.front());
+    if (!value.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(value.status().message(), "; allowed: ", allowed));
+    }
+    if (*value < range.min || *value > range.max) return OutOfRange(values.front(), allowed);
+    *target = *value;
+    return absl::OkStatus();
+  };
+  setting.show = [=] { return write(*target); };
+  return setting;
+}
+
+}  // namespace
+
+SettingsTable::SettingsTable(std::string program, std::string about, std::string usage)
+    : program_(std::move(program)), about_(std::move(about)), usage_(std::move(usage)) {}
+
+void SettingsTable::Add(Setting setting) {
+  KV_CHECK(IsSnakeCase(setting.key));
+  KV_CHECK(Find(setting.key) == nullptr);
+  KV_CHECK(setting.key != "config" && setting.key != "help" && setting.key != "version" &&
+           setting.key != "check_config" && setting.key.rfind("no_", 0) != 0);
+  setting.section = section_;
+  setting.default_text = setting.show();
+  settings_.push_back(std::move(setting));
+}
+
+void SettingsTable::Switch(std::string key, bool* target, SettingDoc doc) {
+  Setting setting;
+  setting.key = std::move(key);
+  setting.doc = std::move(doc);
+  setting.is_switch = true;
+  setting.assign = [target](const Setting::Values& values) -> absl::Status {
+    KV_ASSIGN_OR_RETURN(*target, ParseBool(values.front()));
+    return absl::OkStatus();
+  };
+  setting.show = [target] { return std::string(*target ? "true" : "false"); };
+  Add(std::move(setting));
+}
+
+void SettingsTable::Text(std::string key, std::string* target, SettingDoc doc) {
+  constexpr size_t kTextBytesMax = 4096;
+  Setting setting;
+  setting.key = std::move(key);
+  setting.kind = "TEXT";
+  setting.doc = std::move(doc);
+  setting.assign = [target](const Setting::Values& values) -> absl::Status {
+    const std::string& text = values.front();
+    if (text.size() > kTextBytesMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("text of ", text.size(), " bytes; allowed: at most ", kTextBytesMax));
+    }
+    for (const char c :
+         text) {  // a name or a path; a line break in one is an attack or an accident
+      if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(Quoted(text), " holds a control character; allowed: printable text"));
+      }
+    }
+    *target = text;
+    return absl::OkStatus();
+  };
+  setting.show = [target] { return *target; };
+  Add(std::move(setting));
+}
+
+void SettingsTable::Real(std::string key, double* target, Range<double> range, SettingDoc doc) {
+  Setting setting = Ranged(target, range, ParseReal, [](double v) { return absl::StrCat(v); });
+  setting.key = std::move(key);
+  setting.kind = "NUMBER";
+  setting.doc = std::move(doc);
+  Add(std::move(setting));
+}
+
+void SettingsTable::Bytes(std::string key, uint64_t* target, Range<uint64_t> range,
+                          SettingDoc doc) {
+  Setting setting = Ranged(target, range, ParseBytes, FormatBytes);
+  setting.key = std::move(key);
+  setting.kind = "BYTES";
+  setting.doc = std::move(doc);
+  Add(std::move(setting));
+}
+
+void SettingsTable::Duration(std::string key, std::chrono::nanoseconds* target,
+                             Range<std::chrono::nanoseconds> range, SettingDoc doc) {
+  Setting setting = Ranged(target, range, ParseDuration, FormatDuration);
+  setting.key = std::move(key);
+  setting.kind = "TIME";
+  setting.doc = std::move(doc);
+  Add(std::move(setting));
+}
+
+void SettingsTable::Address(std::string key, Endpoint* target, SettingDoc doc) {
+  Parsed(std::move(key), target, ParseEndpoint, FormatEndpoint, std::move(doc));
+  settings_.back().kind = "HOST:PORT";
+}
+
+void SettingsTable::List(std::string key, std::vector<std::string>* target, Range<size_t> count,
+                         SettingDoc doc) {
+  Setting setting;
+  setting.key = std::move(key);
+  setting.kind = "A,B,...";
+  setting.allowed = absl::StrCat(count.min, " to ", count.max, " items");
+  setting.doc = std::move(doc);
+  setting.is_list = true;
+  setting.assign = [=, allowed = setting.allowed](const Setting::Values& values) -> absl::Status {
+    if (values.size() < count.min || values.size() > count.max) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a list of ", values.size(), " items; allowed: ", allowed));
+    }
+    for (const std::string& item : values) {
+      if (item.empty()) return absl::InvalidArgumentError("the list has an empty item");
+    }
+    *target = values;
+    return absl::OkStatus();
+  };
+  setting.show = [target] { return absl::StrJoin(*target, ","); };
+  Add(std::move(setting));
+}
+
+void SettingsTable::AddInteger(std::string key, Range<int64_t> range,
+                               std::function<void(int64_t)> set, std::function<int64_t()> get,
+                               SettingDoc doc) {
+  Setting setting;
+  setting.key = std::move(key);
+  setting.kind = "NUMBER";
+  setting.allowed = absl::StrCat(range.min, " to ", range.max);
+  setting.doc = std::move(doc);
+  setting.assign = [=, allowed = setting.allowed](const Setting::Values& values) -> absl::Status {
+    const absl::StatusOr<int64_t> value = ParseInteger(values.front());
+    if (!value.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(value.status().message(), "; allowed: ", allowed));
+    }
+    if (*value < range.min || *value > range.max) return OutOfRange(values.front(), allowed);
+    set(*value);
+    return absl::OkStatus();
+  };
+  setting.show = [get] { return absl::StrCat(get()); };
+  Add(std::move(setting));
+}
+
+void SettingsTable::AddChoice(std::string key, std::vector<std::string> names,
+                              std::function<void(size_t)> set, std::function<size_t()> index,
+                              SettingDoc doc) {
+  KV_CHECK(index() < names.size());  // the default is one of the choices
+  Setting setting;
+  setting.key = std::move(key);
+  setting.kind = "NAME";
+  setting.allowed = absl::StrJoin(names, ", ");
+  setting.doc = std::move(doc);
+  setting.assign = [=, allowed = setting.allowed](const Setting::Values& values) -> absl::Status {
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (names[i] != values.front()) continue;
+      set(i);
+      return absl::OkStatus();
+    }
+    const std::string nearest = Nearest(values.front(), names);
+    return absl::InvalidArgumentError(
+        absl::StrCat(Quoted(values.front()), " is not a choice; allowed: ", allowed,
+                     nearest.empty() ? "" : absl::StrCat("; did you mean '", nearest, "'?")));
+  };
+  setting.show = [names, index] { return names[index()]; };
+  Add(std::move(setting));
+}
+
+void SettingsTable::Conflict(std::vector<std::string> keys, std::function<bool()> conflict,
+                             std::string rule) {
+  for (const std::string& key : keys) KV_CHECK(Find(key) != nullptr);
+  conflicts_.push_back({std::move(keys), std::move(conflict), std::move(rule)});
+}
+
+void SettingsTable::Example(std::string arguments, std::string purpose) {
+  examples_.emplace_back(std::move(arguments), std::move(purpose));
+}
+
+Setting* SettingsTable::Find(absl::string_view key) {
+  for (Setting& setting : settings_) {
+    if (setting.key == key) return &setting;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> SettingsTable::Keys() const {
+  std::vector<std::string> keys;
+  for (const Setting& setting : settings_) keys.push_back(setting.key);
+  return keys;
+}
+
+const std::string& SettingsTable::origin(absl::string_view key) const {
+  const Setting* found = nullptr;
+  for (const Setting& setting : settings_) {
+    if (setting.key == key) found = &setting;
+  }
+  KV_CHECK(found != nullptr);
+  return found->origin;
+}
+
+absl::Status SettingsTable::Assign(Setting* setting, const Setting::Values& values,
+                                   std::string where) {
+  KV_CHECK(setting->is_list || values.size() == 1);
+  const absl::Status status = setting->assign(values);
+  if (!status.ok()) {
+    // A flag already names its key.
+    const std::string key = where.rfind("--", 0) == 0 ? "" : absl::StrCat(setting->key, ": ");
+    return absl::InvalidArgumentError(absl::StrCat(where, ": ", key, status.message()));
+  }
+  setting->origin = std::move(where);
+  return absl::OkStatus();
+}
+
+absl::Status SettingsTable::CheckConflicts() const {
+  for (const ConflictRule& rule : conflicts_) {
+    if (!rule.conflict()) continue;
+    const std::string found = absl::StrJoin(rule.keys, " and ", [this](std::string* out, auto& k) {
+      for (const Setting& setting : settings_) {
+        if (setting.key != k) continue;
+        absl::StrAppend(out, k, " ", Quoted(setting.show()), " (", setting.origin, ")");
+      }
+    });
+    return absl::InvalidArgumentError(absl::StrCat("conflict: ", found, ": ", rule.rule));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace palimpsest
