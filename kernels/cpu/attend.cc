@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/attend.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/attention_state.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/tile.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr size_t kPagesPerPart = 64;  // 1024 tokens: long enough to hide a merge, short enough
+                                      // to spread one long sequence over the cores
+
+// One task: some pages of one KV head of one sequence, for all its queries.
+struct Part {
+  uint32_t rows_index = 0;
+  int kv_head = 0;
+  size_t first_page = 0;
+  size_t last_page = 0;
+  bool with_open_group = false;  // the last part of a head
+  size_t states = 0;             // where its states begin, in floats from the scratch's start
+};
+
+// Partial results of one part: for each query (row-major, then head of the group) head_dim values,
+// max and sum, padded to whole vectors so that threads do not share cache lines.
+struct StateSlots {
+  int head_dim = 0;
+  size_t stride() const { return static_cast<size_t>(head_dim) + kSlotsPerPage; }
+};
+
+struct Step {
+  const PoolMemory& memory;
+  int layer;
+  absl::Span<const SequenceView> sequences;
+  absl::Span<const StepRows> rows;
+  const LayerActivations& io;
+
+  int head_dim() const { return memory.shape().head_dim; }
+  int group_heads() const { return io.query_heads / memory.shape().kv_heads; }
+  size_t queries(const StepRows& r) const { return size_t{r.count} * group_heads(); }
+  // Offset of query `index` of KV head `kv_head` in q and in out.
+  size_t QueryOffset(const StepRows& r, int kv_head, size_t index) const {
+    const size_t row = r.row + index / group_heads();
+    const size_t head = static_cast<size_t>(kv_head) * group_heads() + index % group_heads();
+    return (row * io.query_heads + head) * head_dim();
+  }
+};
+
+std::vector<Part> PlanParts(const Step& step, size_t* floats) {
+  std::vector<Part> parts;
+  const StateSlots slots{step.head_dim()};
+  for (uint32_t i = 0; i < step.rows.size(); ++i) {
+    const SequenceView& view = step.sequences[step.rows[i].sequence];
+    size_t pages = 0;
+    for (const auto& of_class : view.pages) pages += of_class.size();
+    for (int head = 0; head < step.memory.shape().kv_heads; ++head) {
+      for (size_t first = 0; first == 0 || first < pages; first += kPagesPerPart) {
+        const size_t last = std::min(pages, first + kPagesPerPart);
+        parts.push_back({i, head, first, last, last == pages, *floats});
+        *floats += step.queries(step.rows[i]) * slots.stride();
+      }
+    }
+  }
+  return parts;
+}
+
+void FoldOpenGroup(const Step& step, const Part& part, absl::Span<AttentionState> states,
+                   FloatTile* keys, FloatTile* values) {
+  const StepRows& r = step.rows[part.rows_index];
+  const SequenceView& view = step.sequences[r.sequence];
+  const int tokens = static_cast<int>(view.open_count + r.count);
+  const auto live = static_cast<uint16_t>((uint32_t{1} << tokens) - 1);
+  const auto decode = [&](const uint16_t* from, FloatTile* to) {
+    DequantiseSlots(Format::kBf16, reinterpret_cast<const uint8_t*>(from), nullptr, live,
+                    step.head_dim(), to->values);
+  };
+  decode(step.memory.open_keys(view.open_group, step.layer, part.kv_head), keys);
+  decode(step.memory.open_values(view.open_group, step.layer, part.kv_head), values);
+  for (size_t i = 0; i < states.size(); ++i) {
+    // Causal inside the step: row j sees the open tokens up to its own.
+    const int seen = static_cast<int>(view.open_count + i / step.group_heads()) + 1;
+    FoldTile(static_cast<const float*>(step.io.q) + step.QueryOffset(r, part.kv_head, i),
+             keys->values, values->values, seen, step.head_dim(), step.io.scale, &states[i]);
+  }
+}
+
+void RunPart(const Step& step, const Part& part, float* scratch) {
+  const StepRows& r = step.rows[part.rows_index];
+  const int dim = step.head_dim();
+  const size_t stride = StateSlots{dim}.stride();
+  FloatTile keys, values;
+  // A step has at most 16 rows a sequence; query heads a group are the model's business.
+  std::vector<AttentionState> states(step.queries(r));
+  for (size_t i = 0; i < states.size(); ++i) {
+    states[i] = AttentionState::Init(scratch + part.states + i * stride, dim);
+  }
+  const auto* q = static_cast<const float*>(step.io.q);
+  ForEachLane(step.memory, step.sequences[r.sequence], step.layer, part.kv_head, part.first_page,
+              part.last_page, [&](const LaneRef& lane, uint16_t live) {
+                const PageFormat format = lane.layout->format;
+                const int tokens = DequantiseSlots(format.k, lane.k_data(), lane.k_scales(), live,
+                                                   dim, keys.values);
+                DequantiseSlots(format.v, lane.v_data(), lane.v_scales(), live, dim,
+                                values.values);
+                for (size_t i = 0; i < states.size(); ++i) {
+                  FoldTile(q + step.QueryOffset(r, part.kv_head, i), keys.values, values.values,
+                           tokens, dim, step.io.scale, &states[i]);
+                }
+              });
+  if (part.with_open_group) FoldOpenGroup(step, part, absl::MakeSpan(states), &keys, &values);
+  for (const AttentionState& state : states) {
+    state.values[dim] = state.max;
+    state.values[dim + 1] = state.sum;
+  }
+}
+
+// Merges parts[first, last), all of one head, into its first one and writes the outputs.
+void MergeHead(const Step& step, absl::Span<const Part> parts, float* scratch) {
+  const StepRows& r = step.rows[parts[0].rows_index];
+  const int dim = step.head_dim();
+  const size_t stride = StateSlots{dim}.stride();
+  auto* out = static_cast<float*>(step.io.out);
+  for (size_t i = 0; i < step.queries(r); ++i) {
+    const auto state_of = [&](const Part& part) {
+      float* values = scratch + part.states + i * stride;
+      return AttentionState{.max = values[dim], .sum = values[dim + 1], .values = values};
+    };
+    AttentionState whole = state_of(parts[0]);
+    for (const Part& part : parts.subspan(1)) whole.Merge(state_of(part), dim);
+    whole.Normalise(dim, out + step.QueryOffset(r, parts[0].kv_head, i));
+  }
+}
+
+}  // namespace
+
+void Attend(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
+            absl::Span<const StepRows> rows, const LayerActivations& io, int threads,
+            AttendScratch* scratch) {
+  const Step step{memory, layer, sequences, rows, io};
+  size_t floats = 0;
+  const std::vector<Part> parts = PlanParts(step, &floats);
+  if (scratch->values.size() < floats) scratch->values.resize(floats);
+  float* const states = scratch->values.data();
+  ParallelFor(threads, static_cast<int64_t>(parts.size()),
+              [&](int64_t i) { RunPart(step, parts[i], states); });
+
+  size_t first = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (!parts[i].with_open_group) continue;
+    MergeHead(step, absl::MakeConstSpan(parts).subspan(first, i + 1 - first), states);
+    first = i + 1;
+  }
+}
+
+}  // namespace palimpsest

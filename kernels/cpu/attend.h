@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of a step's rows over pages of mixed formats and the open groups.
+#pragma once
+
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/pool_memory.h"
+
+namespace palimpsest {
+
+// Room for partial results, kept between calls; grows to the largest step seen.
+struct AttendScratch {
+  std::vector<float> values;
+};
+
+// One pass over each lane's live bytes: a page lane is de-quantised once and used for all rows and
+// all query heads of its KV group. Work is cut into parts of 64 pages whatever `threads` is, and
+// parts are merged in order, so the result does not depend on `threads`.
+// REQUIRES: arguments checked (checks.h).
+void Attend(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
+            absl::Span<const StepRows> rows, const LayerActivations& io, int threads,
+            AttendScratch* scratch);
+
+// Calls visit(lane, live) for the live slots of one (layer, KV head), pages in class and
+// block-table order, starting at page `first` of all classes together and ending before `last`.
+template <typename Visit>
+void ForEachLane(const PoolMemory& memory, const SequenceView& view, int layer, int kv_head,
+                 size_t first, size_t last, const Visit& visit) {
+  size_t base = 0;  // pages of the classes before
+  for (const Thought thought : kThoughts) {
+    const auto pages = view.pages[Index(thought)];
+    for (size_t i = first > base ? first - base : 0; i < pages.size() && base + i < last; ++i) {
+      const LaneRef lane = memory.lane(view.formats.of(thought), pages[i], layer, kv_head);
+      if (*lane.live != 0) visit(lane, *lane.live);
+    }
+    base += pages.size();
+  }
+}
+
+}  // namespace palimpsest

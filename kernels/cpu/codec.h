@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the bytes of a slot mean: the scalar codecs every backend must agree with, bit for bit.
+//
+//   bf16     round to nearest even; a finite or infinite value too large becomes the largest finite.
+//   fp8      E4M3FN (no infinities, 0x7F is NaN), saturating at 448. One scale per 16 channels.
+//   nvfp4    E2M1: 0 .5 1 1.5 2 3 4 6 and a sign; low nibble = even channel. One scale per 16.
+//   ternary  2 bits: bit 0 magnitude, bit 1 sign (so 0b10 reads as zero; it is never written).
+//            Channel 4i + j lies in bits [2j, 2j + 1] of byte i. One scale per 16.
+//
+// A scale byte is a non-negative E4M3 number; the scale is that times SecondLevelScale(format). A
+// block whose scale rounds to zero is stored as zeros. Every de-quantised value is exact in fp32,
+// and in bf16 too: the products need at most 8 significant bits.
+//
+// Arithmetic is fixed, so that another backend can match the bytes: fp32, IEEE division, sums in
+// channel order, ties to even. Pure functions, no state, any thread.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/layout.h"
+
+namespace palimpsest {
+
+float Bf16ToFloat(uint16_t bits);
+// REQUIRES: not NaN (NaN is encoded as zero, so that a slot can never hold one).
+uint16_t FloatToBf16(float value);
+
+float E4m3ToFloat(uint8_t code);
+// Saturates to +-448. REQUIRES: not NaN (encoded as zero).
+uint8_t FloatToE4m3(float value);
+
+float E2m1ToFloat(uint8_t code);  // code in 0..15
+uint8_t FloatToE2m1(float value);
+
+float TernaryToFloat(uint8_t code);  // code in 0..3
+
+// Encodes 16 channels `x` of one slot. `data` has 16 * BitsPerElement / 8 bytes; `scale` one byte
+// (left alone for bf16).
+void EncodeBlock(Format format, const float* x, uint8_t* data, uint8_t* scale);
+
+// Encodes one slot: head_dim values to SlotDataBytes and SlotScaleBytes.
+void EncodeSlot(Format format, const float* x, int head_dim, uint8_t* data, uint8_t* scales);
+
+// De-quantises one slot. The plain version; kernels/cpu/tile.h has the quick one, tested equal.
+void DecodeSlot(Format format, const uint8_t* data, const uint8_t* scales, int head_dim,
+                float* out);
+
+}  // namespace palimpsest

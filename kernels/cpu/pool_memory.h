@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU backend's memory: one pool of pages and one array of open groups, both allocated when the
+// backend is made. Everything else in kernels/cpu borrows it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+
+namespace palimpsest {
+
+// One (layer, KV head) of one page. Borrowed; valid while the PoolMemory lives.
+struct LaneRef {
+  const PageLayout* layout = nullptr;
+  uint8_t* bytes = nullptr;       // K data, K scales, V data, V scales
+  uint32_t* positions = nullptr;  // [16]
+  uint16_t* live = nullptr;       // bit s: slot s holds a live token
+
+  const uint8_t* k_data() const { return bytes; }
+  const uint8_t* k_scales() const { return bytes + layout->k_scales_offset; }
+  const uint8_t* v_data() const { return bytes + layout->v_data_offset; }
+  const uint8_t* v_scales() const { return bytes + layout->v_scales_offset; }
+};
+
+class PoolMemory {
+ public:
+  // ResourceExhausted when the memory is not to be had. REQUIRES: `config` was checked.
+  static absl::StatusOr<PoolMemory> Allocate(const BackendConfig& config);
+
+  const BackendConfig& config() const { return config_; }
+  const CacheShape& shape() const { return config_.shape; }
+  const PageLayout& layout(PageFormat format) const {
+    return layouts_[static_cast<size_t>(format.k)][static_cast<size_t>(format.v)];
+  }
+
+  uint8_t* page(PageOffset offset) const { return pool_.get() + offset; }
+  LaneRef lane(PageFormat format, PageOffset page, int layer, int kv_head) const;
+
+  // [16][head_dim] bf16 of one lane of an open group: K, and V behind it.
+  uint16_t* open_keys(uint32_t group, int layer, int kv_head) const;
+  uint16_t* open_values(uint32_t group, int layer, int kv_head) const;
+  uint8_t* open_group(uint32_t group) const {
+    return open_.get() + group * OpenGroupBytes(config_.shape);
+  }
+
+ private:
+  struct Free {
+    void operator()(uint8_t* p) const;
+  };
+  using Bytes = std::unique_ptr<uint8_t[], Free>;
+  static Bytes AllocateZeroed(uint64_t bytes);
+
+  BackendConfig config_;
+  std::array<std::array<PageLayout, kFormatCount>, kFormatCount> layouts_{};
+  Bytes pool_;
+  Bytes open_;
+};
+
+}  // namespace palimpsest
