@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A decoder-only transformer that runs one step for a ragged batch. It owns weights and scratch;
-// the cache belongs to the Backend, and which pages a sequence has to the caller.
+// The seam between the decode engine and a transformer: rows of new tokens in, logits out.
 //
-// One step adds 1..16 new tokens to each of its sequences (one when decoding; up to what is left
-// of the open group when reading a prompt). Forward appends K and V of the new tokens to the open
-// groups, attends, and gives logits of each sequence's last new token where they are wanted.
+// A model owns its weights and its activations, and nothing of a sequence: keys and values go to
+// the Backend through the SequenceViews, so that the same model runs over any page policy. Calls
+// are made from the engine's one thread.
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -17,21 +15,23 @@
 
 namespace palimpsest {
 
-// What a refresh asks of a step: attention sparsity of one sequence's last row in chosen layers.
-struct SparsityRequest {
-  uint32_t rows = 0;                    // index into StepBatch::rows
-  absl::Span<const uint32_t> layers;    // ascending
-  absl::Span<float> sparsity;           // one value a layer, written by Forward
+// Looks at a layer after its attention: measures sparsity, records queries. `io.q` is what Attend
+// was given ([rows, query_heads, head_dim], after RoPE); k and v are what Append was given.
+class LayerObserver {
+ public:
+  virtual ~LayerObserver() = default;
+  virtual absl::Status AfterAttend(int layer, const LayerActivations& io) = 0;
 };
 
-// Memory behind the spans belongs to the caller and outlives the call.
+// One step of a batch. Each sequence adds 1 to 16 tokens that fit its open group, so a prefill
+// step ends where the group does. The position of a sequence's i-th new token is
+// open_position + open_count + i. The caller raises open_count after Forward.
 struct StepBatch {
+  absl::Span<const int32_t> tokens;  // [rows]
   absl::Span<const SequenceView> sequences;
-  absl::Span<const StepRows> rows;       // in row order; row counts sum to tokens.size()
-  absl::Span<const int32_t> tokens;      // [rows_total]
-  absl::Span<const uint32_t> positions;  // [rows_total], for RoPE
-  absl::Span<const uint8_t> wants_logits;  // [rows.size()], of the last row of each entry
-  absl::Span<const SparsityRequest> sparsity;
+  absl::Span<const StepRows> rows;        // at most one per sequence; they tile [0, rows)
+  absl::Span<const uint32_t> logit_rows;  // rows whose logits are wanted, in this order
+  LayerObserver* observer = nullptr;      // may be null
 };
 
 class Model {
@@ -39,11 +39,18 @@ class Model {
   virtual ~Model() = default;
 
   virtual const ModelConfig& config() const = 0;
-  // Rows one step may hold in total.
+
+  // Bounds of one step, fixed when the model was made.
   virtual int rows_max() const = 0;
-  // Runs one step. `logits` is [number of wants_logits set, vocab_size], fp32, in the order of
-  // `rows`. InvalidArgument for a token out of the vocabulary or a batch beyond rows_max;
-  // otherwise what the backend returns. The caller raises open_count afterwards.
+  virtual int logit_rows_max() const = 0;
+
+  // Bytes of weights as they are held.
+  virtual uint64_t weight_bytes() const = 0;
+
+  // Runs every layer: appends K and V through `backend`, attends, and writes the logits of
+  // `logit_rows` to `logits` [logit_rows, vocab_size]. InvalidArgument for a batch that breaks the
+  // contract above (nothing has been appended then); the backend's status when it fails (the
+  // sequences' open groups are then undefined from open_count on).
   virtual absl::Status Forward(const StepBatch& batch, Backend& backend,
                                absl::Span<float> logits) = 0;
 };

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// A backend that keeps K and V of every token in float and attends over all of them in double: what
+// a model is tested against, so that an error in a test is the model's own. A sequence is known by
+// its open_group. Seal forgets nothing, because nothing is ever quantised.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace palimpsest {
+
+class ExactBackend final : public Backend {
+ public:
+  explicit ExactBackend(const CacheShape& shape) : shape_(shape) {}
+
+  ActivationType activation_type() const override { return ActivationType::kFloat32; }
+
+  absl::Status Append(int layer, absl::Span<const SequenceView> sequences,
+                      absl::Span<const StepRows> rows, const LayerActivations& io) override {
+    const size_t width = static_cast<size_t>(shape_.kv_heads) * shape_.head_dim;
+    for (const StepRows& part : rows) {
+      const SequenceView& view = sequences[part.sequence];
+      Lane& lane = lanes_[{layer, view.open_group}];
+      const size_t first = (view.open_position + view.open_count) * width;
+      lane.k.resize(first);
+      lane.v.resize(first);
+      const float* k = static_cast<const float*>(io.k) + part.row * width;
+      const float* v = static_cast<const float*>(io.v) + part.row * width;
+      lane.k.insert(lane.k.end(), k, k + part.count * width);
+      lane.v.insert(lane.v.end(), v, v + part.count * width);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Attend(int layer, absl::Span<const SequenceView> sequences,
+                      absl::Span<const StepRows> rows, const LayerActivations& io) override {
+    for (const StepRows& part : rows) {
+      const SequenceView& view = sequences[part.sequence];
+      for (uint32_t i = 0; i < part.count; ++i) {
+        const size_t tokens = view.open_position + view.open_count + i + 1;
+        AttendRow(lanes_[{layer, view.open_group}], tokens, part.row + i, io);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status MeasureSparsity(int, absl::Span<const SequenceView>, absl::Span<const StepRows>,
+                               const LayerActivations&, absl::Span<float>) override {
+    return absl::UnimplementedError("ExactBackend measures nothing");
+  }
+  absl::Status Seal(absl::Span<const SequenceView>, absl::Span<const SealOrder>) override {
+    return absl::OkStatus();
+  }
+  absl::Status Anneal(absl::Span<const SequenceView>, absl::Span<const AnnealOrder>) override {
+    return absl::UnimplementedError("ExactBackend keeps everything");
+  }
+  absl::Status Zero(PageOffset, uint64_t) override { return absl::OkStatus(); }
+  absl::Status ZeroOpenGroup(uint32_t) override { return absl::OkStatus(); }
+  absl::Status Read(PageOffset, absl::Span<uint8_t>) const override {
+    return absl::UnimplementedError("ExactBackend has no pages");
+  }
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+
+ private:
+  struct Lane {
+    std::vector<float> k, v;  // [tokens, kv_heads, head_dim]
+  };
+
+  void AttendRow(const Lane& lane, size_t tokens, size_t row, const LayerActivations& io) const {
+    const size_t dim = shape_.head_dim;
+    const size_t width = shape_.kv_heads * dim;
+    std::vector<double> weight(tokens);
+    for (int head = 0; head < io.query_heads; ++head) {
+      const size_t kv = static_cast<size_t>(head) / (io.query_heads / shape_.kv_heads) * dim;
+      const size_t at = (row * io.query_heads + head) * dim;
+      const float* q = static_cast<const float*>(io.q) + at;
+      double best = -HUGE_VAL;
+      for (size_t t = 0; t < tokens; ++t) {
+        double dot = 0;
+        for (size_t d = 0; d < dim; ++d) dot += double{q[d]} * lane.k[t * width + kv + d];
+        weight[t] = dot * io.scale;
+        best = std::max(best, weight[t]);
+      }
+      double sum = 0;
+      for (double& w : weight) sum += w = std::exp(w - best);
+      float* out = static_cast<float*>(io.out) + at;
+      for (size_t d = 0; d < dim; ++d) {
+        double value = 0;
+        for (size_t t = 0; t < tokens; ++t) value += weight[t] * lane.v[t * width + kv + d];
+        out[d] = static_cast<float>(value / sum);
+      }
+    }
+  }
+
+  const CacheShape shape_;
+  std::map<std::pair<int, uint32_t>, Lane> lanes_;  // by (layer, open group)
+};
+
+}  // namespace palimpsest
