@@ -42,13 +42,13 @@ struct PolicySpec {
 
 // What the worker saw at a group boundary.
 struct Observation {
-  bool refresh = false;              // a window ended with this group
-  absl::Span<const float> sparsity;  // at a refresh: one value per spec.sparsity_layers entry
+  bool refresh = false;                   // a window ended with this group
+  absl::Span<const float> sparsity = {};  // at a refresh: one value per spec.sparsity_layers entry
 };
 
 struct Plan {
   std::optional<Thought> next_label;  // always at a refresh, never else: the next window's label
-  std::vector<Anneal> anneals;        // in the order to be applied
+  std::vector<Anneal> anneals = {};   // in the order to be applied
   bool empty() const { return !next_label.has_value() && anneals.empty(); }
   bool operator==(const Plan&) const = default;
 };
