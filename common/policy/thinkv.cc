@@ -56,6 +56,7 @@ class Draft {
   // What has to be done to get here: one anneal a segment that changed.
   std::vector<Anneal> Anneals() const {
     std::vector<Anneal> anneals;
+    anneals.reserve(after_.size());
     for (size_t i = 0; i < after_.size(); ++i) {
       if (after_[i] == before_[i]) continue;
       anneals.push_back({.first_position = after_[i].first_position,
