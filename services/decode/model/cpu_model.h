@@ -12,7 +12,7 @@
 namespace palimpsest {
 
 struct CpuModelOptions {
-  int threads = 1;          // OpenMP team of the matrix products
+  int threads = 1;          // threads that share the matrix products, the caller among them
   int rows_max = 512;       // tokens a step may add, all sequences together
   int logit_rows_max = 64;  // rows a step may want logits of
 };

@@ -4,7 +4,9 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,9 +18,14 @@ namespace {
 using Memory = dnnl::memory;
 constexpr auto kFloat = Memory::data_type::f32;
 
-constexpr int kExactRows = 64;   // one primitive for each row count up to here
-constexpr int kRowStep = 16;     // and one for each multiple of this beyond
-constexpr int kLayoutRows = 16;  // the row count whose favourite weight layout all others use
+constexpr int kExactRows = 64;      // one primitive for each row count up to here
+constexpr int kRowStep = 16;        // and one for each multiple of this beyond
+constexpr int kLayoutRows = 16;     // the row count whose favourite weight layout all others use
+constexpr int kColumnStep = 64;     // oneDNN's column block; tiles are whole blocks
+constexpr int kTilesPerThread = 2;  // so that a thread that comes late still finds a share
+
+// Fewer multiplications than this take about as long as calling a helper does (10 us).
+constexpr int64_t kSharedProductsMin = 1 << 19;
 
 int BucketOf(int rows) {
   return rows <= kExactRows ? rows - 1
@@ -29,55 +36,83 @@ int RowsOfBucket(int bucket) {
   return bucket < kExactRows ? bucket + 1 : kExactRows + (bucket - kExactRows + 1) * kRowStep;
 }
 
-Memory::desc Rows(int rows, int columns) {
-  return Memory::desc({rows, columns}, kFloat, Memory::format_tag::ab);
+Memory::desc Matrix(int rows, int columns, int row_stride) {
+  return Memory::desc({rows, columns}, kFloat, Memory::dims{row_stride, 1});
 }
 
-dnnl::matmul::primitive_desc Describe(const dnnl::engine& engine, const LinearShape& shape,
-                                      int rows, const Memory::desc& weights) {
-  const Memory::desc x = Rows(rows, shape.inputs);
-  const Memory::desc y = Rows(rows, shape.outputs);
-  const dnnl::matmul::desc desc = shape.has_bias
-                                      ? dnnl::matmul::desc(x, weights, Rows(1, shape.outputs), y)
-                                      : dnnl::matmul::desc(x, weights, y);
-  return dnnl::matmul::primitive_desc(desc, engine);
+int TileWidth(int outputs, int threads) {
+  if (threads == 1) return outputs;
+  const int tiles = threads * kTilesPerThread;
+  const int width = (outputs + tiles - 1) / tiles;
+  return (width + kColumnStep - 1) / kColumnStep * kColumnStep;
 }
 
-absl::Status ToStatus(const dnnl::error& error, const LinearShape& shape) {
-  return absl::InternalError(
-      absl::StrCat("oneDNN: ", error.what(), " (matrix ", shape.outputs, " x ", shape.inputs, ")"));
+absl::Status ToStatus(const char* what) {
+  return absl::InternalError(absl::StrCat("oneDNN: ", what));
 }
 
 }  // namespace
 
 LinearEngine::LinearEngine(int threads)
-    : threads_(threads), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+    : engine_(dnnl::engine::kind::cpu, 0), scratchpads_(threads), team_(threads) {
+  for (int thread = 0; thread < threads; ++thread) streams_.emplace_back(engine_);
+}
 
 absl::StatusOr<std::unique_ptr<LinearEngine>> LinearEngine::New(int threads) {
   KV_CHECK(threads >= 1);
   try {
     return std::unique_ptr<LinearEngine>(new LinearEngine(threads));
   } catch (const dnnl::error& error) {
-    return ToStatus(error, {});
+    return ToStatus(error.what());
   }
 }
 
 int LinearEngine::PaddedRows(int rows) { return RowsOfBucket(BucketOf(rows)); }
 
-// The team size belongs to the calling thread in OpenMP, so it is set where it is used; primitives
-// must be made under the same size they run with.
-void LinearEngine::UseThreads() const { omp_set_num_threads(threads_); }
+dnnl::matmul::primitive_desc LinearEngine::Describe(const TileShape& shape, int rows,
+                                                    const Memory::desc& weights) const {
+  const Memory::desc x = Matrix(rows, shape.inputs, shape.inputs);
+  const Memory::desc y = Matrix(rows, shape.width, shape.outputs);
+  const Memory::desc bias = Matrix(1, shape.width, shape.width);
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return dnnl::matmul::primitive_desc(
+      shape.has_bias ? dnnl::matmul::desc(x, weights, bias, y) : dnnl::matmul::desc(x, weights, y),
+      attributes, engine_);
+}
 
-const LinearEngine::Plan& LinearEngine::PlanFor(const LinearShape& shape) {
+const LinearEngine::Plan& LinearEngine::PlanFor(const TileShape& shape) {
   const auto found = plans_.find(shape);
   if (found != plans_.end()) return found->second;
-  const Memory::desc any({shape.inputs, shape.outputs}, kFloat, Memory::format_tag::any);
+  const Memory::desc any({shape.inputs, shape.width}, kFloat, Memory::format_tag::any);
   Plan plan;
-  plan.weights = Describe(engine_, shape, kLayoutRows, any).weights_desc();
+  plan.weights = Describe(shape, kLayoutRows, any).weights_desc();
+  size_t scratchpad_bytes = 0;
   for (int bucket = 0; bucket <= BucketOf(shape.rows_max); ++bucket) {
-    plan.primitives.emplace_back(Describe(engine_, shape, RowsOfBucket(bucket), plan.weights));
+    const auto described = Describe(shape, RowsOfBucket(bucket), plan.weights);
+    scratchpad_bytes = std::max(scratchpad_bytes, described.scratchpad_desc().get_size());
+    plan.primitives.emplace_back(described);
+  }
+  for (std::vector<uint8_t>& scratchpad : scratchpads_) {
+    if (scratchpad.size() < scratchpad_bytes) scratchpad.resize(scratchpad_bytes);
   }
   return plans_.emplace(shape, std::move(plan)).first->second;
+}
+
+void LinearEngine::PackTile(const TileShape& shape, const float* weights, const float* bias,
+                            Linear::Tile* tile) {
+  const Plan& plan = PlanFor(shape);
+  tile->primitives = &plan.primitives;
+  // [width, inputs] row-major is oneDNN's {inputs, width} matrix with tag `ba`. The source is only
+  // read; oneDNN has no const memory.
+  Memory source({{shape.inputs, shape.width}, kFloat, Memory::format_tag::ba}, engine_,
+                const_cast<float*>(weights));
+  tile->weights = Memory(plan.weights, engine_);
+  dnnl::reorder(source, tile->weights).execute(streams_[0], source, tile->weights);
+  streams_[0].wait();
+  if (!shape.has_bias) return;
+  tile->bias = Memory(Matrix(1, shape.width, shape.width), engine_);
+  std::memcpy(tile->bias.get_data_handle(), bias, shape.width * sizeof(float));
 }
 
 absl::StatusOr<Linear> LinearEngine::Pack(int inputs, int outputs, int rows_max,
@@ -86,47 +121,72 @@ absl::StatusOr<Linear> LinearEngine::Pack(int inputs, int outputs, int rows_max,
   KV_CHECK(weights.size() == static_cast<size_t>(inputs) * outputs);
   KV_CHECK(bias.empty() || bias.size() == static_cast<size_t>(outputs));
   KV_CHECK(rows_max >= 1);
+  // Primitives remember the team they were made under; it must be the one they run with.
+  omp_set_num_threads(1);
   Linear linear;
-  linear.shape_ = {
-      .inputs = inputs, .outputs = outputs, .has_bias = !bias.empty(), .rows_max = rows_max};
-  UseThreads();
+  linear.inputs_ = inputs;
+  linear.outputs_ = outputs;
+  linear.rows_max_ = rows_max;
+  const int tile_width = TileWidth(outputs, team_.threads());
   try {
-    const Plan& plan = PlanFor(linear.shape_);
-    linear.primitives_ = &plan.primitives;
-    // [outputs, inputs] row-major is oneDNN's {inputs, outputs} matrix with tag `ba`.
-    Memory source({{inputs, outputs}, kFloat, Memory::format_tag::ba}, engine_,
-                  const_cast<float*>(weights.data()));  // read only, oneDNN has no const memory
-    linear.weights_ = Memory(plan.weights, engine_);
-    dnnl::reorder(source, linear.weights_).execute(stream_, source, linear.weights_);
-    stream_.wait();
-    linear.bytes_ = plan.weights.get_size();
-    if (!bias.empty()) {
-      linear.bias_ = Memory(Rows(1, outputs), engine_);
-      std::memcpy(linear.bias_.get_data_handle(), bias.data(), bias.size() * sizeof(float));
-      linear.bytes_ += bias.size() * sizeof(float);
+    for (int first = 0; first < outputs; first += tile_width) {
+      const TileShape shape = {.inputs = inputs,
+                               .width = std::min(tile_width, outputs - first),
+                               .outputs = outputs,
+                               .has_bias = !bias.empty(),
+                               .rows_max = rows_max};
+      Linear::Tile& tile = linear.tiles_.emplace_back();
+      tile.first = first;
+      PackTile(shape, weights.data() + static_cast<size_t>(first) * inputs, bias.data() + first,
+               &tile);
+      linear.bytes_ += tile.weights.get_desc().get_size();
     }
   } catch (const dnnl::error& error) {
-    return ToStatus(error, linear.shape_);
+    return ToStatus(error.what());
   }
+  linear.bytes_ += bias.size() * sizeof(float);
   return linear;
 }
 
-absl::Status LinearEngine::Apply(const Linear& linear, const float* x, int rows, float* y) {
-  const LinearShape& shape = linear.shape_;
-  KV_CHECK(rows >= 1 && rows <= shape.rows_max);
-  const int padded = PaddedRows(rows);
-  UseThreads();
-  try {
-    Memory source(Rows(padded, shape.inputs), engine_, const_cast<float*>(x));
-    Memory result(Rows(padded, shape.outputs), engine_, y);
-    std::unordered_map<int, Memory> arguments = {
-        {DNNL_ARG_SRC, source}, {DNNL_ARG_WEIGHTS, linear.weights_}, {DNNL_ARG_DST, result}};
-    if (shape.has_bias) arguments.emplace(DNNL_ARG_BIAS, linear.bias_);
-    (*linear.primitives_)[BucketOf(rows)].execute(stream_, arguments);
-    stream_.wait();
-  } catch (const dnnl::error& error) {
-    return ToStatus(error, shape);
+void LinearEngine::RunTile(const Linear& linear, const Linear::Tile& tile, int bucket,
+                           const float* x, int thread, float* y) {
+  const int rows = RowsOfBucket(bucket);
+  const int width = static_cast<int>(tile.weights.get_desc().dims()[1]);
+  std::unordered_map<int, Memory> arguments = {
+      {DNNL_ARG_SRC,
+       Memory(Matrix(rows, linear.inputs_, linear.inputs_), engine_, const_cast<float*>(x))},
+      {DNNL_ARG_WEIGHTS, tile.weights},
+      {DNNL_ARG_DST, Memory(Matrix(rows, width, linear.outputs_), engine_, y + tile.first)}};
+  if (tile.bias) arguments.emplace(DNNL_ARG_BIAS, tile.bias);
+  std::vector<uint8_t>& scratchpad = scratchpads_[thread];
+  if (!scratchpad.empty()) {
+    const Memory::dims bytes = {static_cast<Memory::dim>(scratchpad.size())};
+    arguments.emplace(
+        DNNL_ARG_SCRATCHPAD,
+        Memory({bytes, Memory::data_type::u8, Memory::format_tag::a}, engine_, scratchpad.data()));
   }
+  omp_set_num_threads(1);  // a setting of the calling thread, so it is made by each
+  (*tile.primitives)[bucket].execute(streams_[thread], arguments);
+}
+
+absl::Status LinearEngine::Apply(const Linear& linear, const float* x, int rows, float* y) {
+  KV_CHECK(rows >= 1 && rows <= linear.rows_max_);
+  const int bucket = BucketOf(rows);
+  std::atomic<bool> failed = false;
+  const auto run_tile = [&](int index, int thread) {
+    try {
+      RunTile(linear, linear.tiles_[index], bucket, x, thread, y);
+    } catch (const dnnl::error&) {
+      failed = true;
+    }
+  };
+  const int tiles = static_cast<int>(linear.tiles_.size());
+  if (int64_t{rows} * linear.inputs_ * linear.outputs_ < kSharedProductsMin) {
+    for (int tile = 0; tile < tiles; ++tile) run_tile(tile, 0);
+  } else {
+    team_.Run(tiles, run_tile);
+  }
+  if (failed) return ToStatus("a matrix product failed");
   return absl::OkStatus();
 }
 

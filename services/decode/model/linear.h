@@ -1,34 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = x W^T + b on the CPU by oneDNN, for few rows and fixed weights.
 //
-// Weights are packed once into the layout oneDNN likes best. Primitives (compiled kernels) exist
-// for every row count up to 64 and in steps of 16 beyond; all are made at start, about 0.1 ms
-// each, and shared by layers of the same shape, so that no step compiles anything.
+// Weights are cut into tiles of output columns, one task each, and packed once into the layout
+// oneDNN likes best. Primitives (compiled kernels) exist for every row count up to 64 and in steps
+// of 16 beyond; all are made at start, about 0.1 ms each, and shared by layers of the same shape,
+// so that no step compiles anything. oneDNN itself runs single-threaded: task_team.h says why.
 //
-// Owned and called by the engine's thread; oneDNN fans out to its OpenMP team inside Apply.
-// This is the only place that touches oneDNN, and the only catch of its exceptions.
+// Owned and called by the engine's thread. This is the only place that touches oneDNN, and the
+// only catch of its exceptions.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <tuple>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "oneapi/dnnl/dnnl.hpp"
+#include "services/decode/model/task_team.h"
 
 namespace palimpsest {
-
-struct LinearShape {
-  int inputs = 0;
-  int outputs = 0;
-  bool has_bias = false;
-  int rows_max = 0;
-  auto operator<=>(const LinearShape&) const = default;
-};
 
 class LinearEngine;
 
@@ -36,22 +29,29 @@ class LinearEngine;
 class Linear {
  public:
   Linear() = default;
-  const LinearShape& shape() const { return shape_; }
   // Bytes of packed weights and bias.
   uint64_t bytes() const { return bytes_; }
 
  private:
   friend class LinearEngine;
-  LinearShape shape_;
+  // Columns [first, first + width) of the outputs.
+  struct Tile {
+    int first = 0;
+    const std::vector<dnnl::matmul>* primitives = nullptr;  // by bucket, owned by the engine
+    dnnl::memory weights;
+    dnnl::memory bias;
+  };
+
+  int inputs_ = 0;
+  int outputs_ = 0;
+  int rows_max_ = 0;
   uint64_t bytes_ = 0;
-  const std::vector<dnnl::matmul>* primitives_ = nullptr;  // by bucket, owned by the engine
-  dnnl::memory weights_;
-  dnnl::memory bias_;
+  std::vector<Tile> tiles_;
 };
 
 class LinearEngine {
  public:
-  // `threads` is the size of the OpenMP team Apply uses. REQUIRES: threads >= 1.
+  // `threads` share the tiles of a product, the caller among them. REQUIRES: threads >= 1.
   static absl::StatusOr<std::unique_ptr<LinearEngine>> New(int threads);
 
   // Rows a buffer must have room for when Apply is given `rows` rows: what lies in the extra rows
@@ -68,19 +68,34 @@ class LinearEngine {
   absl::Status Apply(const Linear& linear, const float* x, int rows, float* y);
 
  private:
+  struct TileShape {
+    int inputs = 0;
+    int width = 0;
+    int outputs = 0;  // of the whole matrix: the distance between rows of y
+    bool has_bias = false;
+    int rows_max = 0;
+    auto operator<=>(const TileShape&) const = default;
+  };
   struct Plan {
     dnnl::memory::desc weights;
     std::vector<dnnl::matmul> primitives;  // by bucket
   };
 
   explicit LinearEngine(int threads);
-  void UseThreads() const;
-  const Plan& PlanFor(const LinearShape& shape);  // may throw dnnl::error
+  dnnl::matmul::primitive_desc Describe(const TileShape& shape, int rows,
+                                        const dnnl::memory::desc& weights) const;
+  // These three may throw dnnl::error.
+  const Plan& PlanFor(const TileShape& shape);
+  void PackTile(const TileShape& shape, const float* weights, const float* bias,
+                Linear::Tile* tile);
+  void RunTile(const Linear& linear, const Linear::Tile& tile, int bucket, const float* x,
+               int thread, float* y);
 
-  const int threads_;
   dnnl::engine engine_;
-  dnnl::stream stream_;
-  std::map<LinearShape, Plan> plans_;
+  std::map<TileShape, Plan> plans_;
+  std::vector<dnnl::stream> streams_;              // by thread
+  std::vector<std::vector<uint8_t>> scratchpads_;  // by thread; oneDNN's own would be shared
+  TaskTeam team_;                                  // last: its helpers use all of the above
 };
 
 }  // namespace palimpsest
