@@ -35,6 +35,14 @@ void WritePageFormat(const PageFormat& format, wire::PageFormat::Builder builder
   builder.setV(static_cast<wire::Format>(format.v));
 }
 
+// REQUIRES: the length has been checked.
+template <typename List, typename T>
+void CopyList(const List& list, std::vector<T>& values) {
+  values.clear();
+  values.reserve(list.size());
+  for (const auto value : list) values.push_back(value);
+}
+
 }  // namespace
 
 absl::StatusOr<PolicySpec> ReadPolicySpec(wire::PolicySpec::Reader reader) {
