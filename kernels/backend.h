@@ -37,8 +37,8 @@ inline constexpr uint32_t kNoOpenGroup = ~uint32_t{0};
 // call (for asynchronous backends: until Synchronize).
 struct SequenceView {
   // Pages of each class in block-table order, indexed by Index(Thought).
-  std::array<absl::Span<const PageOffset>, kThoughtCount> pages;
-  ClassFormats formats;
+  std::array<absl::Span<const PageOffset>, kThoughtCount> pages{};
+  ClassFormats formats{};
   uint32_t open_group = kNoOpenGroup;  // index of its open group, < BackendConfig::open_groups
   uint32_t open_count = 0;             // tokens in the open group, 0..16
   uint32_t open_position = 0;          // position of the open group's first token
