@@ -10,7 +10,7 @@
 
 using Cxx = import "/capnp/c++.capnp";
 using Types = import "types.capnp";
-$Cxx.namespace("palimpsest::proto");
+$Cxx.namespace("palimpsest::wire");
 
 interface Decode {
   generate @0 (requests :List(Request), sink :TokenSink)
@@ -128,7 +128,7 @@ struct WorkerStatus {
   decodeSeconds @13 :Float64;
   # Time spent inside steps.
   pool @14 :PoolStatus;
-  sequences @15 :List(SequenceStatus);
+  chains @15 :List(ChainStatus);
   # Running ones, at most 1024.
   reregistrations @16 :UInt64;
   reportsDropped @17 :UInt64;
@@ -169,7 +169,7 @@ struct PoolStatus {
   fullByteSteps @7 :UInt64;
 }
 
-struct SequenceStatus {
+struct ChainStatus {
   request @0 :UInt64;
   tenant @1 :Text;
   policy @2 :Text;

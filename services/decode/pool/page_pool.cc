@@ -158,11 +158,13 @@ bool PagePool::FitsEmpty(PageFormat format, uint32_t pages) const {
 }
 
 PoolUsage PagePool::usage() const {
-  PoolUsage usage{.capacity_bytes = frames_.size() * frame_bytes_, .frame_bytes = frame_bytes_};
+  PoolUsage usage;
+  usage.capacity_bytes = capacity_bytes();
+  usage.frame_bytes = frame_bytes_;
   usage.used_bytes = (frames_.size() - free_frames_.size()) * frame_bytes_;
   for (int i = 0; i < kKinds; ++i) {
     usage.page_bytes += kinds_[i].used_pages * kinds_[i].layout.page_bytes;
-    usage.pages_by_k_format[i / kFormatCount] += kinds_[i].used_pages;
+    usage.formats.push_back({FormatOfKind(i), kinds_[i].used_pages, kinds_[i].layout.page_bytes});
   }
   return usage;
 }

@@ -32,11 +32,16 @@ struct PagePoolConfig {
 };
 
 struct PoolUsage {
+  struct OfFormat {
+    PageFormat format;
+    uint64_t pages = 0;
+    uint64_t page_bytes = 0;  // of one page
+  };
   uint64_t capacity_bytes = 0;  // whole frames only
   uint64_t frame_bytes = 0;
-  uint64_t used_bytes = 0;      // frames in use, slack included
-  uint64_t page_bytes = 0;      // pages in use
-  std::array<uint64_t, kFormatCount> pages_by_k_format{};
+  uint64_t used_bytes = 0;  // frames in use, slack included
+  uint64_t page_bytes = 0;  // pages in use
+  std::vector<OfFormat> formats;  // every pair of K and V formats
   uint64_t slack_bytes() const { return used_bytes - page_bytes; }
 };
 
@@ -58,8 +63,10 @@ class PagePool {
   // REQUIRES: `page` is allocated with this format, and zeroed.
   void Free(PageFormat format, PageOffset page);
 
-  // Could `pages` pages ever be promised, were the pool empty?
+  // Could `pages` pages ever be promised, were the pool empty? This and capacity_bytes() never
+  // change, and may be asked from any thread.
   bool FitsEmpty(PageFormat format, uint32_t pages) const;
+  uint64_t capacity_bytes() const { return frames_.size() * frame_bytes_; }
   PoolUsage usage() const;
 
  private:

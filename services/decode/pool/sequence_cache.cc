@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/decode/pool/sequence_cache.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+
+namespace palimpsest {
+
+SequenceCache::SequenceCache(PagePool* pool, Backend* backend, const SequenceCacheOptions& options)
+    : pool_(pool),
+      backend_(backend),
+      options_(options),
+      shape_(pool->layout(options.formats.of(Thought::kReasoning)).shape),
+      reserved_left_(options.reserved_pages) {}
+
+SequenceCache::~SequenceCache() { Release().IgnoreError(); }
+
+SequenceView SequenceCache::view() const {
+  SequenceView view;
+  for (int c = 0; c < kThoughtCount; ++c) view.pages[c] = pages_[c];
+  view.formats = options_.formats;
+  view.open_group = options_.open_group;
+  view.open_count = open_count_;
+  view.open_position = state_.sealed_tokens();
+  return view;
+}
+
+uint32_t SequenceCache::DeadSlots(Thought thought) const {
+  const size_t c = Index(thought);
+  return static_cast<uint32_t>(pages_[c].size()) * kSlotsPerPage - live_[c];
+}
+
+void SequenceCache::CommitAppend(uint32_t count) {
+  open_count_ += count;
+  KV_CHECK(open_count_ <= kGroupTokens);
+}
+
+absl::StatusOr<SealOrder> SequenceCache::PlanSeal(Thought thought, uint32_t view_index) {
+  KV_CHECK(open_count_ > 0);
+  if (DeadSlots(thought) < open_count_) {
+    const PageFormat format = options_.formats.of(thought);
+    const bool promised =
+        reserved_left_ > 0 && format == options_.formats.of(Thought::kReasoning);
+    KV_ASSIGN_OR_RETURN(const PageOffset page, pool_->Allocate(format, promised));
+    if (promised) --reserved_left_;
+    pages_[Index(thought)].push_back(page);
+  }
+  return SealOrder{.sequence = view_index, .thought = thought};
+}
+
+std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts_window) {
+  std::vector<SealedTokens> runs;
+  const uint32_t first = state_.sealed_tokens();
+  const uint32_t pinned =
+      std::min(open_count_, options_.prompt_tokens - std::min(first, options_.prompt_tokens));
+  if (pinned > 0) {
+    runs.push_back({.token_count = pinned, .label = thought, .pinned = true});
+  }
+  if (open_count_ > pinned) {
+    runs.push_back({.token_count = open_count_ - pinned,
+                    .label = thought,
+                    .pinned = false,
+                    .starts_window = starts_window});
+  }
+  for (const SealedTokens& run : runs) RecordSealed(state_, run);
+  live_[Index(thought)] += open_count_;
+  open_count_ = 0;
+  KV_CHECK(live_[Index(thought)] <= pages_[Index(thought)].size() * kSlotsPerPage);
+  return runs;
+}
+
+absl::StatusOr<AnnealOrder> SequenceCache::PlanAnneal(const Anneal& anneal, Selector selector,
+                                                      uint32_t view_index) const {
+  for (const Segment& segment : state_.segments) {
+    if (segment.first_position != anneal.first_position) continue;
+    if (segment.pinned) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("segment at ", anneal.first_position, " is pinned"));
+    }
+    return AnnealOrder{.sequence = view_index,
+                       .thought = segment.label,
+                       .first_position = segment.first_position,
+                       .end_position = segment.end_position(),
+                       .keep = anneal.keep,
+                       .selector = selector};
+  }
+  return absl::NotFoundError(absl::StrCat("no segment starts at ", anneal.first_position));
+}
+
+absl::StatusOr<uint32_t> SequenceCache::CommitAnneal(const Anneal& anneal) {
+  const uint32_t before = state_.live_tokens();
+  Thought thought = Thought::kReasoning;
+  for (const Segment& segment : state_.segments) {
+    if (segment.first_position == anneal.first_position) thought = segment.label;
+  }
+  KV_RETURN_IF_ERROR(RecordAnneal(state_, anneal));
+  const uint32_t evicted = before - state_.live_tokens();
+  uint32_t& live = live_[Index(thought)];
+  KV_CHECK(live >= evicted);
+  live -= evicted;
+  // Pages are shared by all lanes, and which slots died differs by lane: only a class without any
+  // live slot is sure to have free pages.
+  if (live == 0) KV_RETURN_IF_ERROR(FreeClass(thought));
+  return evicted;
+}
+
+uint64_t SequenceCache::footprint_bytes() const {
+  uint64_t bytes = OpenGroupBytes(shape_) + state_.segments.size() * sizeof(Segment);
+  for (const Thought thought : kThoughts) {
+    const std::vector<PageOffset>& pages = pages_[Index(thought)];
+    const uint64_t page_bytes = pool_->layout(options_.formats.of(thought)).page_bytes;
+    bytes += pages.size() * (page_bytes + sizeof(PageOffset));
+  }
+  return bytes;
+}
+
+uint64_t SequenceCache::full_bytes() const {
+  return static_cast<uint64_t>(token_count()) * FullTokenBytes(shape_);
+}
+
+absl::Status SequenceCache::Release() {
+  if (released_) return absl::OkStatus();
+  released_ = true;
+  if (reserved_left_ > 0) {
+    pool_->Unreserve(options_.formats.of(Thought::kReasoning), reserved_left_);
+    reserved_left_ = 0;
+  }
+  absl::Status status = backend_->ZeroOpenGroup(options_.open_group);
+  for (const Thought thought : kThoughts) status.Update(FreeClass(thought));
+  return status;
+}
+
+absl::Status SequenceCache::FreeClass(Thought thought) {
+  const PageFormat format = options_.formats.of(thought);
+  const uint64_t page_bytes = pool_->layout(format).page_bytes;
+  std::vector<PageOffset>& pages = pages_[Index(thought)];
+  // A page that could not be zeroed stays out of use: it must never reach another tenant.
+  for (const PageOffset page : pages) {
+    KV_RETURN_IF_ERROR(backend_->Zero(page, page_bytes));
+    pool_->Free(format, page);
+  }
+  pages.clear();
+  live_[Index(thought)] = 0;
+  return absl::OkStatus();
+}
+
+}  // namespace palimpsest

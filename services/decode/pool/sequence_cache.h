@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// The cache of one live sequence: its block tables, open group and segments. It is the truth about
+// them; the host side of what the live masks say on the device.
+//
+// Kernels work on batches of sequences, so changes come in two halves: Plan… says what a kernel
+// shall do (and takes the page it needs), Commit… records that it was done. Between the two the
+// caller makes the backend call. One thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/policy/sequence_state.h"
+#include "kernels/backend.h"
+#include "services/decode/pool/page_pool.h"
+
+namespace palimpsest {
+
+struct SequenceCacheOptions {
+  ClassFormats formats;
+  uint32_t open_group = 0;      // index, owned by this cache until Release
+  uint32_t prompt_tokens = 0;   // positions [0, prompt_tokens) are pinned
+  uint32_t reserved_pages = 0;  // of class R's format, promised by the pool at admission
+};
+
+class SequenceCache {
+ public:
+  // `pool` and `backend` outlive the cache. Takes over the reservation.
+  SequenceCache(PagePool* pool, Backend* backend, const SequenceCacheOptions& options);
+  SequenceCache(const SequenceCache&) = delete;
+  SequenceCache& operator=(const SequenceCache&) = delete;
+  ~SequenceCache();  // Release
+
+  SequenceView view() const;
+  const SequenceState& state() const { return state_; }
+  const ClassFormats& formats() const { return options_.formats; }
+  uint32_t open_group() const { return options_.open_group; }
+  uint32_t open_count() const { return open_count_; }
+  uint32_t token_count() const { return state_.sealed_tokens() + open_count_; }
+  uint32_t live_tokens() const {
+    return state_.live_tokens() + state_.pinned_tokens() + open_count_;
+  }
+  // Dead slots of a class: what Seal can fill before it needs a page.
+  uint32_t DeadSlots(Thought thought) const;
+
+  // A step appended `count` tokens to the open group.
+  void CommitAppend(uint32_t count);
+
+  // Makes room for the open group in `thought`'s pages. ResourceExhausted, with nothing changed,
+  // when a page is needed and the pool has none.
+  absl::StatusOr<SealOrder> PlanSeal(Thought thought, uint32_t view_index);
+  // The open group was sealed. Returns what to report: a group that holds the prompt's end makes
+  // two runs. `starts_window`: its first generated token is the first of a window.
+  std::vector<SealedTokens> CommitSeal(Thought thought, bool starts_window);
+
+  // The kernel order for `anneal`. NotFound / FailedPrecondition as RecordAnneal.
+  absl::StatusOr<AnnealOrder> PlanAnneal(const Anneal& anneal, Selector selector,
+                                         uint32_t view_index) const;
+  // The anneal was carried out. Pages of a class left without any live slot go back to the pool,
+  // zeroed. Returns the number of tokens evicted in each lane.
+  absl::StatusOr<uint32_t> CommitAnneal(const Anneal& anneal);
+
+  // Every byte this sequence holds: pages (data, scales, positions, masks, holes), open group,
+  // block tables and segments.
+  uint64_t footprint_bytes() const;
+  // What the same tokens would take in the full bf16 cache, without any overhead.
+  uint64_t full_bytes() const;
+
+  // Zeroes and returns all pages and the reservation. Idempotent. The open group is zeroed; its
+  // index is the caller's to reuse.
+  absl::Status Release();
+
+ private:
+  absl::Status FreeClass(Thought thought);
+
+  PagePool* pool_;
+  Backend* backend_;
+  SequenceCacheOptions options_;
+  CacheShape shape_;
+  uint32_t reserved_left_;
+  uint32_t open_count_ = 0;
+  bool released_ = false;
+  std::array<std::vector<PageOffset>, kThoughtCount> pages_;
+  std::array<uint32_t, kThoughtCount> live_{};  // live slots of a lane, by class
+  SequenceState state_;
+};
+
+}  // namespace palimpsest
