@@ -19,6 +19,7 @@ const std::set<std::string, std::less<>>& AllowedHeaders() {
                                              "<cmath>",
                                              "<cstddef>",
                                              "<cstdint>",
+                                             "<functional>",
                                              "<limits>",
                                              "<memory>",
                                              "<numeric>",
