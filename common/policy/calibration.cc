@@ -139,11 +139,13 @@ std::string Warn(const Calibration& result) {
   const auto best = std::max_element(
       result.layers.begin(), result.layers.end(),
       [](const auto& a, const auto& b) { return a.three_mode_share < b.three_mode_share; });
+  const std::string nearest = best->three_mode_share == 0.0
+                                  ? std::string()
+                                  : absl::StrCat(" (best: layer ", best - result.layers.begin(),
+                                                 " with ", Percent(best->three_mode_share), ")");
   return absl::StrCat("No layer has three modes in at least ", Percent(result.settings.share_min),
-                      " of the prompts (best: layer ", best - result.layers.begin(), " with ",
-                      Percent(best->three_mode_share),
-                      "), so thoughts are not told apart: every token is class R ",
-                      "and eviction follows the budget alone. ", DescribeModes(result));
+                      " of the prompts", nearest, ", so thoughts are not told apart: every token ",
+                      "is class R and eviction follows the budget alone. ", DescribeModes(result));
 }
 
 }  // namespace

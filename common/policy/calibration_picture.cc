@@ -25,7 +25,8 @@ constexpr double kPanelLeft = 62;
 constexpr double kColumnStep = 486;
 constexpr double kRowStep = 272;
 constexpr double kPanelTop = 34;  // within its row, below the panel's title
-constexpr size_t kPanelsMax = 4;
+constexpr size_t kPanelsMax = 8;
+constexpr size_t kNearestMax = 4;        // panels when no layer was chosen
 constexpr size_t kWarningColumns = 150;  // letters in a line of the warning
 
 constexpr char kText[] = "#1f2933";
@@ -84,7 +85,7 @@ std::vector<uint32_t> LayersToShow(const Calibration& c) {
       return left[2] != right[2] ? left[2] > right[2] : left[1] > right[1];
     });
   }
-  shown.resize(std::min(shown.size(), kPanelsMax));
+  shown.resize(std::min(shown.size(), c.sparsity_layers.empty() ? kNearestMax : kPanelsMax));
   std::sort(shown.begin(), shown.end());
   return shown;
 }
@@ -145,12 +146,16 @@ class Panel {
   }
 
   std::string Title() const {
-    const std::string facts = absl::StrFormat(
-        "three modes in %d %% of prompts, valley depth %.2f, score %.2f",
-        std::lround(layer_.three_mode_share * 100.0), layer_.valley_depth, layer_.score);
+    const ModeCounts& by = layer_.prompts_by_modes;
+    const std::string facts =
+        c_.theta.empty()
+            ? absl::StrFormat("prompts with 1, 2, 3, more modes: %d, %d, %d, %d", by[0], by[1],
+                              by[2], by[3])
+            : absl::StrFormat("3 modes in %d %% of prompts · valley depth %.2f",
+                              std::lround(layer_.three_mode_share * 100.0), layer_.valley_depth);
     return Text(left_, top_ - 12, absl::StrCat("Layer ", number_),
                 {.size = 15, .colour = kText, .weight = "bold"}) +
-           Text(left_ + kPanelWidth, top_ - 12, facts, {.anchor = "end"});
+           Text(left_ + kPanelWidth, top_ - 12, facts, {.size = 11, .anchor = "end"});
   }
 
   // The classes as tinted grounds, named at the top where there is room.
