@@ -35,7 +35,7 @@ struct HealthOptions {
   const Clock* clock = nullptr;                    // required; outlives the server
   const prometheus::Registry* registry = nullptr;  // required; outlives the server
   // Text of /statusz. Called on a server thread: it must be safe there, quick, and not throw.
-  std::function<std::string()> statusz;
+  std::function<std::string()> statusz = nullptr;
 };
 
 // Stops and joins its threads when destroyed. All methods may be called from any thread.

@@ -241,10 +241,10 @@ struct WorkerMetrics {
 
 // What labels build_info beside version and commit; empty: not built in.
 struct BuildFacts {
-  std::string cuda;
-  std::string ucx;
-  std::string nccl;
-  std::string capnp;
+  std::string cuda = "";
+  std::string ucx = "";
+  std::string nccl = "";
+  std::string capnp = "";
 };
 
 std::unique_ptr<StoreMetrics> NewStoreMetrics(prometheus::Registry* registry,

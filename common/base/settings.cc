@@ -22,6 +22,23 @@ bool IsSnakeCase(absl::string_view key) {
   return !key.empty() && absl::ascii_islower(key.front()) && key.back() != '_';
 }
 
+// Before any parser sees them: no value needs a line break, and in a path, a log line or a parser's
+// error it would be an accident or an attack.
+absl::Status CheckText(const Setting::Values& values) {
+  constexpr size_t kTextBytesMax = 4096;
+  for (const std::string& text : values) {
+    if (text.size() > kTextBytesMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("text of ", text.size(), " bytes; allowed: at most ", kTextBytesMax));
+    }
+    if (!IsPlainText(text)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(Quoted(text), " holds a control character or is not UTF-8"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status OutOfRange(absl::string_view found, absl::string_view allowed) {
   return absl::InvalidArgumentError(
       absl::StrCat(Quoted(found), " is out of range; allowed: ", allowed));
@@ -75,25 +92,12 @@ void SettingsTable::Switch(std::string key, bool* target, SettingDoc doc) {
 }
 
 void SettingsTable::Text(std::string key, std::string* target, SettingDoc doc) {
-  constexpr size_t kTextBytesMax = 4096;
   Setting setting;
   setting.key = std::move(key);
   setting.kind = "TEXT";
   setting.doc = std::move(doc);
-  setting.assign = [target](const Setting::Values& values) -> absl::Status {
-    const std::string& text = values.front();
-    if (text.size() > kTextBytesMax) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("text of ", text.size(), " bytes; allowed: at most ", kTextBytesMax));
-    }
-    for (const char c :
-         text) {  // a name or a path; a line break in one is an attack or an accident
-      if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(Quoted(text), " holds a control character; allowed: printable text"));
-      }
-    }
-    *target = text;
+  setting.assign = [target](const Setting::Values& values) {
+    *target = values.front();
     return absl::OkStatus();
   };
   setting.show = [target] { return *target; };
@@ -235,7 +239,8 @@ const std::string& SettingsTable::origin(absl::string_view key) const {
 absl::Status SettingsTable::Assign(Setting* setting, const Setting::Values& values,
                                    std::string where) {
   KV_CHECK(setting->is_list || values.size() == 1);
-  const absl::Status status = setting->assign(values);
+  absl::Status status = CheckText(values);
+  if (status.ok()) status = setting->assign(values);
   if (!status.ok()) {
     // A flag already names its key.
     const std::string key = where.rfind("--", 0) == 0 ? "" : absl::StrCat(setting->key, ": ");

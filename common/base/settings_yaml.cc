@@ -2,12 +2,14 @@
 // The YAML file: one flat mapping of keys to scalars or lists of scalars. yaml-cpp throws; nothing
 // leaves this file. What it would let pass (repeated keys, second documents) is refused here.
 #include <sys/stat.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <cerrno>
 #include <cstring>
 #include <exception>
 #include <fstream>
+#include <sstream>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -114,13 +116,40 @@ absl::Status ReadEntry(const YAML::Node& key, const YAML::Node& value, const std
   return table->Assign(setting, values, Where(path, value.Mark()));
 }
 
+// Where the documents of a stream begin; their content is YAML::Load's business.
+class DocumentStarts final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override { marks.push_back(mark); }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+  std::vector<YAML::Mark> marks;
+};
+
 absl::Status ReadDocument(const std::string& text, const std::string& path, SettingsTable* table) {
-  const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-  if (documents.size() > 1) {
-    return At(path, documents[1].Mark(), "a second YAML document; a file holds one");
+  // Not LoadAll: on a lone ',' the parser makes no progress and LoadAll never ends (yaml-cpp
+  // #1040).
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  DocumentStarts starts;
+  while (starts.marks.size() < 2 && parser.HandleNextDocument(starts)) {
   }
-  if (documents.empty() || documents[0].IsNull()) return absl::OkStatus();  // only comments
-  const YAML::Node& root = documents[0];
+  if (starts.marks.empty()) return absl::OkStatus();  // only comments
+  if (starts.marks.size() > 1) {
+    const bool stuck = starts.marks[0].pos == starts.marks[1].pos;
+    return At(path, starts.marks[1],
+              stuck ? "not YAML" : "a second YAML document; a file holds one");
+  }
+  const YAML::Node root = YAML::Load(text);
   if (!root.IsMap()) {
     return At(path, root.Mark(),
               absl::StrCat("found ", KindOf(root), " but expected lines of the form 'key: value'"));
@@ -153,7 +182,7 @@ absl::Status ReadSettingsText(absl::string_view text, const std::string& path,
   try {
     return ReadDocument(std::string(text), path, table);
   } catch (const YAML::Exception& e) {
-    return At(path, e.mark.is_null() ? YAML::Mark() : e.mark, absl::StrCat("not YAML: ", e.msg));
+    return At(path, e.mark.is_null() ? YAML::Mark() : e.mark, absl::StrCat("not YAML: ", Escaped(e.msg)));
   } catch (const std::exception& e) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": not readable: ", Escaped(e.what())));
   }

@@ -105,6 +105,16 @@ std::string Escaped(absl::string_view text, size_t bytes_max) {
   return out;
 }
 
+bool IsPlainText(absl::string_view text) {
+  while (!text.empty()) {
+    uint32_t code_point = 0;
+    const size_t length = DecodeUtf8(text, &code_point);
+    if (length == 0 || !IsPrintable(code_point)) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
 std::string Quoted(absl::string_view text) { return absl::StrCat("'", Escaped(text, 64), "'"); }
 
 std::string Nearest(absl::string_view word, const std::vector<std::string>& candidates) {

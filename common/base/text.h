@@ -15,6 +15,9 @@ namespace palimpsest {
 // line. At most about `bytes_max` of the input are shown; the rest is counted: "...(+123 bytes)".
 std::string Escaped(absl::string_view text, size_t bytes_max = 2048);
 
+// Whether Escaped would change nothing but backslashes.
+bool IsPlainText(absl::string_view text);
+
 // Escaped, in single quotes, short: for the value found in an error message.
 std::string Quoted(absl::string_view text);
 
