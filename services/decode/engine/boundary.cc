@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/decode/engine/boundary.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+#include "services/decode/engine/pressure.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr size_t kReportsOpenMax = 256;
+
+double Seconds(Clock::Duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+// Mixes one number into a running hash (the 64-bit finaliser of SplitMix).
+void Mix(uint64_t& hash, uint64_t value) {
+  hash += value + 0x9e3779b97f4a7c15ULL;
+  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  hash = (hash ^ (hash >> 27)) * 0x94d049bb133111ebULL;
+  hash ^= hash >> 31;
+}
+
+void MixPlan(uint64_t& hash, uint32_t sealed_tokens, const Plan& plan) {
+  if (plan.empty()) return;
+  Mix(hash, sealed_tokens);
+  Mix(hash, plan.next_label.has_value() ? 1 + Index(*plan.next_label) : 0);
+  for (const Anneal& anneal : plan.anneals) {
+    Mix(hash, anneal.first_position);
+    Mix(hash, anneal.keep);
+  }
+}
+
+// Adds a later plan to an earlier one. One anneal a segment remains, the lower.
+void Merge(Plan& plan, const Plan& later) {
+  if (later.next_label.has_value()) plan.next_label = later.next_label;
+  for (const Anneal& anneal : later.anneals) {
+    auto same = std::find_if(plan.anneals.begin(), plan.anneals.end(), [&](const Anneal& a) {
+      return a.first_position == anneal.first_position;
+    });
+    if (same == plan.anneals.end()) {
+      plan.anneals.push_back(anneal);
+    } else {
+      same->keep = std::min(same->keep, anneal.keep);
+      same->demotions = std::max(same->demotions, anneal.demotions);
+    }
+  }
+}
+
+uint32_t LiveCount(const SequenceState& state, uint32_t first_position) {
+  for (const Segment& segment : state.segments) {
+    if (segment.first_position == first_position) return segment.live_count;
+  }
+  return 0;
+}
+
+}  // namespace
+
+BoundaryWork::BoundaryWork(const Options& options, Backend* backend, ControlPlane* control,
+                           const Clock* clock, EngineObserver* observer)
+    : options_(options),
+      backend_(backend),
+      control_(control),
+      clock_(clock),
+      observer_(observer) {}
+
+absl::Status BoundaryWork::Run(absl::Span<Chain* const> chains) {
+  if (chains.empty()) return absl::OkStatus();
+  for (Chain* chain : chains) {
+    KV_RETURN_IF_ERROR(ApplyStorePlans(*chain, std::exchange(chain->plans_waiting, {})));
+  }
+  KV_RETURN_IF_ERROR(Seal(chains));
+  Report(chains);
+  return PlanNow(chains);
+}
+
+absl::Status BoundaryWork::ApplyStorePlans(Chain& chain, std::vector<StorePlan> plans) {
+  Plan merged;
+  const Clock::Time now = clock_->Now();
+  for (StorePlan& plan : plans) {
+    if (plan.plan_number <= chain.plan_number) continue;  // a duplicate
+    chain.plan_number = plan.plan_number;
+    // A label decided for a window that has ended since says nothing about this one.
+    if (plan.report_number < chain.refresh_report) plan.plan.next_label.reset();
+    Merge(merged, plan.plan);
+    double lag_seconds = 0;
+    while (!chain.reports_open.empty() &&
+           chain.reports_open.front().number <= plan.report_number) {
+      const Chain::ReportTime report = chain.reports_open.front();
+      chain.reports_open.pop_front();
+      if (report.number != plan.report_number) continue;
+      lag_seconds = Seconds(now - report.sent);
+      chain.stats.plan_lag_tokens_max =
+          std::max(chain.stats.plan_lag_tokens_max, chain.cache->token_count() - report.tokens);
+    }
+    chain.stats.plan_lag_seconds_sum += lag_seconds;
+    chain.stats.plan_lag_seconds_max = std::max(chain.stats.plan_lag_seconds_max, lag_seconds);
+    if (observer_ != nullptr) observer_->OnPlan(/*local=*/false, lag_seconds);
+    ++chain.stats.plans_applied;
+  }
+  if (plans.empty()) return absl::OkStatus();
+  Chain* const chains[] = {&chain};
+  KV_RETURN_IF_ERROR(Apply(chains, absl::MakeSpan(&merged, 1)));
+  // The counts cover every plan merged: one acknowledgement, of the newest, is enough.
+  control_->Acknowledge({chain.id, chain.plan_number, merged.anneals});
+  return absl::OkStatus();
+}
+
+absl::Status BoundaryWork::Apply(absl::Span<Chain* const> chains, absl::Span<Plan> plans) {
+  std::vector<SequenceView> views;
+  std::vector<AnnealOrder> orders;
+  for (size_t i = 0; i < chains.size(); ++i) {
+    Chain& chain = *chains[i];
+    MixPlan(chain.stats.plan_hash, chain.cache->state().sealed_tokens(), plans[i]);
+    // What cannot be done here (a segment this chain does not have, or the prompt) is left out:
+    // the acknowledgement then tells the store, which asks for a snapshot.
+    std::vector<Anneal>& anneals = plans[i].anneals;
+    const auto impossible = [&](const Anneal& anneal) {
+      const absl::StatusOr<AnnealOrder> order = chain.cache->PlanAnneal(
+          anneal, chain.policy->selector(), static_cast<uint32_t>(views.size()));
+      if (order.ok()) orders.push_back(*order);
+      return !order.ok();
+    };
+    anneals.erase(std::remove_if(anneals.begin(), anneals.end(), impossible), anneals.end());
+    views.push_back(chain.cache->view());
+  }
+  if (!orders.empty()) KV_RETURN_IF_ERROR(backend_->Anneal(views, orders));
+  for (size_t i = 0; i < chains.size(); ++i) {
+    KV_RETURN_IF_ERROR(CommitAnneals(*chains[i], plans[i]));
+    if (!plans[i].next_label.has_value()) continue;
+    chains[i]->label = *plans[i].next_label;
+    if (observer_ != nullptr) observer_->OnLabel(chains[i]->label);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BoundaryWork::CommitAnneals(Chain& chain, Plan& plan) {
+  uint32_t evicted = 0;
+  for (Anneal& anneal : plan.anneals) {
+    KV_ASSIGN_OR_RETURN(const uint32_t count, chain.cache->CommitAnneal(anneal));
+    evicted += count;
+    anneal.keep = LiveCount(chain.cache->state(), anneal.first_position);
+  }
+  if (observer_ != nullptr && evicted > 0) observer_->OnEvicted(evicted);
+  return absl::OkStatus();
+}
+
+absl::Status BoundaryWork::Seal(absl::Span<Chain* const> chains) {
+  sealed_.assign(chains.size(), {});
+  std::vector<Chain*> ready;
+  std::vector<size_t> ready_index;
+  std::vector<SealOrder> orders;
+  for (size_t i = 0; i < chains.size(); ++i) {
+    Thought thought = chains[i]->label;
+    const absl::Status room = MakeRoom(*chains[i], thought);
+    if (absl::IsResourceExhausted(room)) {
+      chains[i]->finish = FinishReason::kError;
+      chains[i]->error = room;
+      continue;
+    }
+    KV_RETURN_IF_ERROR(room);
+    orders.push_back({.sequence = static_cast<uint32_t>(ready.size()), .thought = thought});
+    ready.push_back(chains[i]);
+    ready_index.push_back(i);
+  }
+  std::vector<SequenceView> views;
+  for (const Chain* chain : ready) views.push_back(chain->cache->view());
+  if (!orders.empty()) KV_RETURN_IF_ERROR(backend_->Seal(views, orders));
+  for (size_t i = 0; i < ready.size(); ++i) {
+    Chain& chain = *ready[i];
+    Sealed& sealed = sealed_[ready_index[i]];
+    sealed.runs = chain.cache->CommitSeal(orders[i].thought, chain.starts_window);
+    if (!sealed.runs.back().pinned) chain.starts_window = false;
+    sealed.refresh = EndsWindow(chain);
+    sealed.done = true;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BoundaryWork::MakeRoom(Chain& chain, Thought& thought) {
+  absl::StatusOr<SealOrder> order = chain.cache->PlanSeal(thought, 0);
+  if (!absl::IsResourceExhausted(order.status())) return order.status();
+  // The pool is full. The chain's own policy first: a plan may be late.
+  KV_RETURN_IF_ERROR(PlanLocally(chain, /*refresh=*/false));
+  order = chain.cache->PlanSeal(thought, 0);
+  if (!absl::IsResourceExhausted(order.status())) return order.status();
+  std::array<uint32_t, kThoughtCount> dead{};
+  for (const Thought t : kThoughts) dead[Index(t)] = chain.cache->DeadSlots(t);
+  const std::optional<Relief> relief =
+      PlanRelief(chain.cache->state(), thought, chain.cache->open_count(), dead);
+  if (!relief.has_value()) {
+    return absl::ResourceExhaustedError(
+        "page pool is full and this chain has nothing left to give; raise pool-bytes or lower "
+        "the budget or the batch");
+  }
+  ++chain.stats.pressure_reliefs;
+  chain.resync = true;
+  Plan plan{.next_label = std::nullopt, .anneals = relief->anneals};
+  Chain* const chains[] = {&chain};
+  KV_RETURN_IF_ERROR(Apply(chains, absl::MakeSpan(&plan, 1)));
+  thought = relief->seal_as;
+  return chain.cache->PlanSeal(thought, 0).status();
+}
+
+bool BoundaryWork::EndsWindow(Chain& chain) const {
+  const uint32_t sealed = chain.cache->state().sealed_tokens();
+  if (sealed < chain.window_start + chain.request.policy.window_tokens) return false;
+  chain.window_start = sealed;
+  chain.starts_window = true;
+  chain.stats.timeline += Letter(chain.label)[0];
+  return true;
+}
+
+void BoundaryWork::Report(absl::Span<Chain* const> chains) {
+  const Clock::Time now = clock_->Now();
+  for (size_t i = 0; i < chains.size(); ++i) {
+    Chain& chain = *chains[i];
+    if (!sealed_[i].done) continue;
+    ++chain.report_number;
+    if (sealed_[i].refresh) chain.refresh_report = chain.report_number;
+    if (control_ == nullptr) continue;
+    if (chain.reports_open.size() == kReportsOpenMax) chain.reports_open.pop_front();
+    chain.reports_open.push_back({chain.report_number, now, chain.cache->token_count()});
+    SequenceReport report{.sequence = chain.id,
+                          .report_number = chain.report_number,
+                          .sealed = std::move(sealed_[i].runs),
+                          .refresh = sealed_[i].refresh,
+                          .sparsity = {},
+                          .wants_answer = options_.lockstep};
+    if (report.refresh) report.sparsity = chain.sparsity;
+    control_->Report(std::move(report));
+  }
+}
+
+absl::Status BoundaryWork::PlanNow(absl::Span<Chain* const> chains) {
+  const bool connected = control_ != nullptr && control_->state() == StoreState::kConnected;
+  if (connected && !options_.lockstep) return absl::OkStatus();  // plans come when they come
+  for (size_t i = 0; i < chains.size(); ++i) {
+    Chain& chain = *chains[i];
+    if (!sealed_[i].done) continue;
+    if (connected) {
+      std::optional<StorePlan> plan =
+          control_->AwaitPlan(chain.id, chain.report_number, options_.lockstep_deadline);
+      if (plan.has_value()) {
+        KV_RETURN_IF_ERROR(ApplyStorePlans(chain, {*std::move(plan)}));
+        continue;
+      }
+    }
+    KV_RETURN_IF_ERROR(PlanLocally(chain, sealed_[i].refresh));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BoundaryWork::PlanLocally(Chain& chain, bool refresh) {
+  const Observation observation{.refresh = refresh, .sparsity = chain.sparsity};
+  Plan plan = chain.policy->Decide(chain.cache->state(), observation);
+  if (plan.empty()) return absl::OkStatus();
+  ++chain.stats.plans_applied;
+  ++chain.stats.plans_local;
+  if (observer_ != nullptr) observer_->OnPlan(/*local=*/true, 0);
+  chain.resync = true;  // the store, should there be one, has not heard of this
+  Chain* const chains[] = {&chain};
+  return Apply(chains, absl::MakeSpan(&plan, 1));
+}
+
+}  // namespace palimpsest

@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/decode/engine/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "services/decode/engine/refresh_observer.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr std::chrono::milliseconds kSnapshotInterval{50};
+constexpr std::chrono::milliseconds kIdleWait{20};
+constexpr size_t kTimelineShown = 256;
+constexpr uint32_t kRetryAfterMs = 1000;
+
+}  // namespace
+
+Engine::Engine(const EngineOptions& options, Model* model, TimedBackend* backend, PagePool pool,
+               ControlPlane* control, const Clock* clock, EngineObserver* observer)
+    : options_(options),
+      model_(model),
+      backend_(backend),
+      pool_(std::move(pool)),
+      control_(control),
+      clock_(clock),
+      observer_(observer),
+      boundary_({.lockstep = options.lockstep, .lockstep_deadline = options.lockstep_deadline},
+                backend, control, clock, observer) {
+  for (uint32_t i = options_.batch_max; i > 0; --i) free_open_groups_.push_back(i - 1);
+  PublishSnapshot(/*force=*/true);
+}
+
+Engine::~Engine() = default;
+
+absl::Status Engine::CheckRequest(const GenerateRequest& request) const {
+  const ModelConfig& config = model_->config();
+  if (request.prompt.empty()) return absl::InvalidArgumentError("prompt: expected a token");
+  if (request.max_new_tokens == 0) {
+    return absl::InvalidArgumentError("max_new_tokens: expected at least 1");
+  }
+  const uint64_t total = static_cast<uint64_t>(request.prompt.size()) + request.max_new_tokens;
+  if (total > static_cast<uint64_t>(config.max_positions)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("prompt and max_new_tokens: ", total, " tokens, the model takes at most ",
+                     config.max_positions));
+  }
+  for (const int32_t token : request.prompt) {
+    if (token < 0 || token >= config.vocab_size) {
+      return absl::InvalidArgumentError(absl::StrCat("prompt: token ", token,
+                                                     " is not in the vocabulary of ",
+                                                     config.vocab_size));
+    }
+  }
+  for (const uint32_t layer : request.policy.sparsity_layers) {
+    if (layer >= static_cast<uint32_t>(config.layers)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "policy.sparsity_layers: layer ", layer, ", the model has ", config.layers));
+    }
+  }
+  KV_RETURN_IF_ERROR(CheckSamplingParams(request.sampling));
+  if (!pool_.FitsEmpty(request.policy.formats.of(Thought::kReasoning), PagesToReserve(request))) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the page pool of ", pool_.capacity_bytes(),
+                     " bytes cannot hold this request even when empty; raise pool-bytes or lower "
+                     "max_new_tokens or the budget"));
+  }
+  return absl::OkStatus();
+}
+
+// What a chain is sure to need at most, in pages of class R: all its tokens, or, where its policy
+// evicts, the prompt, the budget, and two windows of plans on their way.
+uint32_t Engine::PagesToReserve(const GenerateRequest& request) const {
+  const uint64_t prompt = request.prompt.size();
+  const uint64_t all = prompt + request.max_new_tokens;
+  const uint64_t bounded = prompt + request.policy.budget_tokens +
+                           2ull * request.policy.window_tokens + kSlotsPerPage;
+  return static_cast<uint32_t>((std::min(all, bounded) + kSlotsPerPage - 1) / kSlotsPerPage);
+}
+
+std::vector<Admission> Engine::Submit(std::vector<GenerateRequest> requests,
+                                      const EventSink& sink) {
+  std::vector<Admission> admissions(requests.size());
+  std::vector<std::unique_ptr<Chain>> accepted(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (requests[i].policy.theta.empty()) {
+      requests[i].policy.sparsity_layers = options_.sparsity_layers;
+      requests[i].policy.theta = options_.theta;
+    }
+    admissions[i].status = CheckRequest(requests[i]);
+    absl::StatusOr<std::unique_ptr<const Policy>> policy = NewPolicy(requests[i].policy);
+    admissions[i].status.Update(policy.status());
+    if (!admissions[i].status.ok()) continue;
+    accepted[i] = std::make_unique<Chain>();
+    accepted[i]->policy = *std::move(policy);
+    accepted[i]->request = std::move(requests[i]);
+    accepted[i]->sink = sink;
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (size_t i = 0; i < accepted.size(); ++i) {
+    if (accepted[i] == nullptr) continue;
+    if (draining_ || stop_) {
+      admissions[i] = {absl::UnavailableError("the worker is draining"), 0, kRetryAfterMs};
+    } else if (waiting_.size() >= options_.waiting_max) {
+      admissions[i] = {absl::ResourceExhaustedError(absl::StrCat(
+                           options_.waiting_max, " requests are waiting already")),
+                       0, kRetryAfterMs};
+    } else {
+      admissions[i].request = accepted[i]->id = next_id_++;
+      waiting_.push_back(std::move(accepted[i]));
+    }
+  }
+  wake_.notify_one();
+  if (observer_ != nullptr) {
+    for (const Admission& admission : admissions) {
+      if (!admission.status.ok()) observer_->OnRefused(admission.status);
+    }
+  }
+  return admissions;
+}
+
+void Engine::Cancel(RequestId request) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  cancelled_.push_back(request);
+  wake_.notify_one();
+}
+
+void Engine::Drain() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  draining_ = true;
+  wake_.notify_one();
+}
+
+void Engine::Stop() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  stop_ = true;
+  wake_.notify_one();
+}
+
+EngineSnapshot Engine::Snapshot() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  EngineSnapshot snapshot = published_snapshot_;
+  snapshot.waiting = static_cast<uint32_t>(waiting_.size());
+  snapshot.draining = draining_;
+  return snapshot;
+}
+
+absl::Status Engine::Run() {
+  while (true) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (stop_) break;
+    }
+    KV_ASSIGN_OR_RETURN(const bool worked, Step());
+    if (worked) continue;
+    PublishSnapshot(/*force=*/true);
+    std::unique_lock<std::mutex> lock(mutex_);
+    wake_.wait_for(lock, kIdleWait,
+                   [&] { return stop_ || !waiting_.empty() || !cancelled_.empty(); });
+  }
+  FailAll(absl::UnavailableError("the worker is stopping"));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Engine::Step() {
+  HearStore();
+  TakeCancellations();
+  Admit();
+  if (chains_.empty()) return false;
+  const Clock::Time start = clock_->Now();
+  const uint64_t prefilled = working_.tokens_prefilled;
+  const uint64_t decoded = working_.tokens_decoded;
+  absl::Status status = RunModel();
+  if (status.ok()) status = CommitStep();
+  if (!status.ok()) {
+    FailAll(status);
+    return status;
+  }
+  FinishChains();
+  const double seconds = std::chrono::duration<double>(clock_->Now() - start).count();
+  ++working_.steps;
+  working_.step_seconds += seconds;
+  if (observer_ != nullptr) {
+    observer_->OnStep(seconds, static_cast<uint32_t>(working_.tokens_prefilled - prefilled),
+                      static_cast<uint32_t>(working_.tokens_decoded - decoded));
+    const std::array<double, kKernelFamilyCount> kernels = backend_->TakeSeconds();
+    for (int i = 0; i < kKernelFamilyCount; ++i) {
+      if (kernels[i] > 0) observer_->OnKernel(Name(static_cast<KernelFamily>(i)), kernels[i]);
+    }
+  }
+  PublishSnapshot(/*force=*/false);
+  return true;
+}
+
+void Engine::HearStore() {
+  if (control_ == nullptr) return;
+  const auto find = [&](SequenceId id) -> Chain* {
+    for (const std::unique_ptr<Chain>& chain : chains_) {
+      if (chain->id == id) return chain.get();
+    }
+    return nullptr;
+  };
+  for (StorePlan& plan : control_->Poll()) {
+    if (Chain* chain = find(plan.sequence)) chain->plans_waiting.push_back(std::move(plan));
+  }
+  for (const SequenceId id : control_->NeedsSnapshot()) {
+    if (Chain* chain = find(id)) chain->resync = true;
+  }
+  for (const std::unique_ptr<Chain>& chain : chains_) {
+    if (!chain->resync || control_->state() != StoreState::kConnected) continue;
+    chain->resync = false;
+    control_->Register({.sequence = chain->id,
+                        .tenant = chain->request.tenant,
+                        .policy = chain->request.policy,
+                        .state = chain->cache->state(),
+                        .report_number = chain->report_number});
+  }
+}
+
+void Engine::TakeCancellations() {
+  std::vector<RequestId> cancelled;
+  std::vector<std::unique_ptr<Chain>> never_ran;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    cancelled.swap(cancelled_);
+    for (const RequestId id : cancelled) {
+      auto it = std::find_if(waiting_.begin(), waiting_.end(),
+                             [&](const std::unique_ptr<Chain>& c) { return c->id == id; });
+      if (it == waiting_.end()) continue;
+      never_ran.push_back(std::move(*it));
+      waiting_.erase(it);
+    }
+  }
+  for (const std::unique_ptr<Chain>& chain : never_ran) {
+    chain->finish = FinishReason::kCancelled;
+    SendEvents(*chain);
+  }
+  for (const std::unique_ptr<Chain>& chain : chains_) {
+    if (std::find(cancelled.begin(), cancelled.end(), chain->id) != cancelled.end()) {
+      chain->finish = FinishReason::kCancelled;
+    }
+  }
+  FinishChains();
+}
+
+// First come, first served: a request that does not fit yet holds the ones behind it, so that a
+// large one cannot starve.
+void Engine::Admit() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  while (!waiting_.empty() && !free_open_groups_.empty()) {
+    Chain& chain = *waiting_.front();
+    const PageFormat format = chain.request.policy.formats.of(Thought::kReasoning);
+    const uint32_t pages = PagesToReserve(chain.request);
+    if (!pool_.Reserve(format, pages).ok()) break;
+    chain.cache = std::make_unique<SequenceCache>(
+        &pool_, backend_,
+        SequenceCacheOptions{.formats = chain.request.policy.formats,
+                             .open_group = free_open_groups_.back(),
+                             .prompt_tokens = chain.prompt_tokens(),
+                             .reserved_pages = pages});
+    free_open_groups_.pop_back();
+    chain.window_start = chain.prompt_tokens();
+    chain.stats.prompt_tokens = chain.prompt_tokens();
+    chain.sparsity.resize(chain.request.policy.sparsity_layers.size());
+    if (control_ != nullptr) {
+      control_->Register({.sequence = chain.id,
+                          .tenant = chain.request.tenant,
+                          .policy = chain.request.policy,
+                          .state = {},
+                          .report_number = 0});
+    }
+    chains_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+absl::Status Engine::RunModel() {
+  views_.clear();
+  rows_.clear();
+  tokens_.clear();
+  logit_rows_.clear();
+  logit_chains_.clear();
+  stepping_.clear();
+  for (const std::unique_ptr<Chain>& owned : chains_) {
+    Chain& chain = *owned;
+    const uint32_t count = chain.step_tokens();
+    if (tokens_.size() + count > static_cast<size_t>(model_->rows_max())) continue;  // next step
+    const uint32_t row = static_cast<uint32_t>(tokens_.size());
+    rows_.push_back({.sequence = static_cast<uint32_t>(views_.size()), .row = row, .count = count});
+    views_.push_back(chain.cache->view());
+    stepping_.push_back(&chain);
+    if (!chain.prefilling()) {
+      tokens_.push_back(chain.next_token);
+    } else {
+      const auto first = chain.request.prompt.begin() + chain.prompt_done;
+      tokens_.insert(tokens_.end(), first, first + count);
+    }
+    if (!chain.prefilling() || chain.prompt_done + count == chain.prompt_tokens()) {
+      logit_rows_.push_back(row + count - 1);
+      logit_chains_.push_back(&chain);
+    }
+  }
+  logits_.resize(logit_rows_.size() * model_->config().vocab_size);
+  RefreshObserver refresh(backend_, stepping_, views_, rows_);
+  return model_->Forward({.tokens = tokens_,
+                          .sequences = views_,
+                          .rows = rows_,
+                          .logit_rows = logit_rows_,
+                          .observer = refresh.wanted() ? &refresh : nullptr},
+                         *backend_, absl::MakeSpan(logits_));
+}
+
+absl::Status Engine::CommitStep() {
+  std::vector<Chain*> boundary;
+  for (size_t i = 0; i < stepping_.size(); ++i) {
+    Chain& chain = *stepping_[i];
+    chain.cache->CommitAppend(rows_[i].count);
+    if (chain.prefilling()) {
+      chain.prompt_done += rows_[i].count;
+      working_.tokens_prefilled += rows_[i].count;
+    }
+    if (chain.cache->open_count() == kGroupTokens) boundary.push_back(&chain);
+  }
+  ChooseTokens();
+  KV_RETURN_IF_ERROR(boundary_.Run(boundary));
+  uint64_t held_bytes = 0;
+  for (Chain* chain : stepping_) {
+    const uint64_t footprint = chain->cache->footprint_bytes();
+    const uint64_t full = chain->cache->full_bytes();
+    chain->stats.footprint_byte_steps += footprint;
+    chain->stats.full_byte_steps += full;
+    chain->stats.footprint_bytes_peak = std::max(chain->stats.footprint_bytes_peak, footprint);
+    working_.full_byte_steps += full;
+    held_bytes += footprint;
+  }
+  // Frames hold slack beside the pages, which the sequences' own sums do not see.
+  working_.used_byte_steps += held_bytes + pool_.usage().slack_bytes();
+  return absl::OkStatus();
+}
+
+void Engine::ChooseTokens() {
+  const size_t vocabulary = model_->config().vocab_size;
+  for (size_t i = 0; i < logit_chains_.size(); ++i) {
+    Chain& chain = *logit_chains_[i];
+    const absl::StatusOr<int32_t> token =
+        SampleToken(absl::MakeConstSpan(logits_).subspan(i * vocabulary, vocabulary),
+                    chain.request.sampling, chain.prompt_tokens() + chain.new_tokens);
+    if (!token.ok()) {
+      chain.finish = FinishReason::kError;
+      chain.error = token.status();
+      continue;
+    }
+    chain.next_token = *token;
+    chain.unsent.push_back(*token);
+    ++chain.new_tokens;
+    ++working_.tokens_decoded;
+    const std::vector<int32_t>& stops = chain.request.stop_tokens;
+    if (std::find(stops.begin(), stops.end(), *token) != stops.end()) {
+      chain.finish = FinishReason::kStop;
+    } else if (chain.new_tokens == chain.request.max_new_tokens) {
+      chain.finish = FinishReason::kLength;
+    }
+  }
+}
+
+void Engine::FinishChains() {
+  for (const std::unique_ptr<Chain>& chain : chains_) {
+    if (!chain->unsent.empty() || chain->finish.has_value()) SendEvents(*chain);
+    if (!chain->finish.has_value()) continue;
+    if (control_ != nullptr) control_->Finish(chain->id);
+    const uint32_t open_group = chain->cache->open_group();
+    // A group or page that could not be zeroed is never used again.
+    if (chain->cache->Release().ok()) free_open_groups_.push_back(open_group);
+  }
+  chains_.erase(std::remove_if(chains_.begin(), chains_.end(),
+                               [](const auto& chain) { return chain->finish.has_value(); }),
+                chains_.end());
+}
+
+void Engine::SendEvents(Chain& chain) {
+  GenerateEvent event{.request = chain.id,
+                      .tokens = std::exchange(chain.unsent, {}),
+                      .finished = chain.finish,
+                      .error = chain.error,
+                      .stats = {}};
+  if (chain.finish.has_value()) {
+    chain.stats.new_tokens = chain.new_tokens;
+    if (chain.cache != nullptr) chain.stats.full_bytes_end = chain.cache->full_bytes();
+    event.stats = chain.stats;
+  }
+  chain.sink(std::move(event));
+}
+
+void Engine::FailAll(const absl::Status& status) {
+  std::deque<std::unique_ptr<Chain>> waiting;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+    waiting.swap(waiting_);
+  }
+  for (const std::unique_ptr<Chain>& chain : waiting) {
+    chain->finish = FinishReason::kError;
+    chain->error = status;
+    SendEvents(*chain);
+  }
+  for (const std::unique_ptr<Chain>& chain : chains_) {
+    if (chain->finish.has_value()) continue;
+    chain->finish = FinishReason::kError;
+    chain->error = status;
+  }
+  FinishChains();
+  PublishSnapshot(/*force=*/true);
+}
+
+void Engine::PublishSnapshot(bool force) {
+  const Clock::Time now = clock_->Now();
+  if (!force && now - published_ < kSnapshotInterval) return;
+  published_ = now;
+  working_.pool = pool_.usage();
+  working_.store = control_ == nullptr ? StoreState::kNone : control_->state();
+  working_.footprint_bytes = 0;
+  working_.full_bytes = 0;
+  working_.chains.clear();
+  for (const std::unique_ptr<Chain>& chain : chains_) {
+    const std::string& timeline = chain->stats.timeline;
+    working_.chains.push_back(
+        {.request = chain->id,
+         .tenant = chain->request.tenant,
+         .policy = chain->request.policy.name,
+         .budget_tokens = chain->request.policy.budget_tokens,
+         .tokens = chain->cache->token_count(),
+         .prompt_tokens = chain->prompt_tokens(),
+         .live_tokens = chain->cache->live_tokens(),
+         .footprint_bytes = chain->cache->footprint_bytes(),
+         .full_bytes = chain->cache->full_bytes(),
+         .timeline = timeline.substr(timeline.size() - std::min(timeline.size(), kTimelineShown)),
+         .label = chain->label});
+    working_.footprint_bytes += working_.chains.back().footprint_bytes;
+    working_.full_bytes += working_.chains.back().full_bytes;
+  }
+  if (observer_ != nullptr) observer_->OnSnapshot(working_);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  published_snapshot_ = working_;
+}
+
+}  // namespace palimpsest

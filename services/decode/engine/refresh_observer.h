@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Measures attention sparsity for the chains whose window ends with the step at hand, in the
+// layers their policies were calibrated on.
+#pragma once
+
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/backend.h"
+#include "services/decode/engine/chain.h"
+#include "services/decode/model/model.h"
+
+namespace palimpsest {
+
+class RefreshObserver final : public LayerObserver {
+ public:
+  // chains[i] contributes rows[i] of views[rows[i].sequence]. All spans outlive the step.
+  RefreshObserver(Backend* backend, absl::Span<Chain* const> chains,
+                  absl::Span<const SequenceView> views, absl::Span<const StepRows> rows);
+
+  // Does any chain need this step observed?
+  bool wanted() const { return !refreshing_.empty(); }
+
+  // Fills Chain::sparsity of the chains that refresh.
+  absl::Status AfterAttend(int layer, const LayerActivations& io) override;
+
+ private:
+  Backend* const backend_;
+  const absl::Span<Chain* const> chains_;
+  const absl::Span<const SequenceView> views_;
+  const absl::Span<const StepRows> rows_;
+  std::vector<size_t> refreshing_;  // indices into chains_
+};
+
+}  // namespace palimpsest
