@@ -14,6 +14,10 @@ namespace palimpsest {
 //   2. ten Lloyd steps: each token joins the nearest centroid (a tie: the lower one), each centroid
 //      becomes the mean of its tokens; one without tokens stays where it is;
 //   3. centroids, in order, take the nearest token not yet taken (a tie: the earlier one).
+// The two tokens of a cluster of two are equally near to its centroid. De-quantised keys are exact
+// in bf16, so their midpoint and both distances come out alike in fp32, whatever the order of sums:
+// the tie falls to the earlier token on every backend.
+//
 // Returns the chosen indices, ascending. REQUIRES: 0 < keep <= tokens.
 std::vector<uint32_t> KMeansMedoids(absl::Span<const float> keys, uint32_t tokens, uint32_t width,
                                     uint32_t keep);

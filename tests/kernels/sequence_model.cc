@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/kernels/sequence_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/base/check.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/codec.h"
+
+namespace palimpsest {
+namespace {
+
+std::vector<double> Decode(Format format, const std::vector<uint8_t>& data,
+                           const std::vector<uint8_t>& scales, int head_dim) {
+  std::vector<float> x(head_dim);
+  DecodeSlot(format, data.data(), scales.data(), head_dim, x.data());
+  return {x.begin(), x.end()};
+}
+
+}  // namespace
+
+TestDevice::TestDevice(DeviceAdapter* adapter, const CacheShape& shape, int query_heads,
+                       uint64_t pool_bytes, uint32_t open_groups)
+    : adapter_(adapter),
+      config_{.shape = shape, .pool_bytes = pool_bytes, .open_groups = open_groups},
+      query_heads_(query_heads) {
+  auto backend = adapter->NewBackend(config_);
+  KV_CHECK(backend.ok());
+  backend_ = *std::move(backend);
+}
+
+float TestDevice::scale() const { return 1.0f / std::sqrt(static_cast<float>(shape().head_dim)); }
+
+PageOffset TestDevice::NewPage(PageFormat format) {
+  const PageOffset page = next_page_;
+  next_page_ += MakePageLayout(shape(), format).page_bytes;
+  KV_CHECK(next_page_ <= config_.pool_bytes);
+  return page;
+}
+
+std::vector<uint8_t> TestDevice::ReadPages() {
+  std::vector<uint8_t> bytes(next_page_);
+  KV_CHECK(backend_->Read(0, absl::MakeSpan(bytes)).ok());
+  KV_CHECK(backend_->Synchronize().ok());
+  return bytes;
+}
+
+float Bf16Gaussian::Next(float deviation) {
+  return Bf16ToFloat(FloatToBf16(deviation * normal_(engine_)));
+}
+
+ModelSequence::ModelSequence(TestDevice* device, const ClassFormats& formats, uint32_t open_group,
+                             uint64_t seed)
+    : device_(device),
+      shape_(device->shape()),
+      formats_(formats),
+      open_group_(open_group),
+      random_(seed),
+      lanes_(static_cast<size_t>(shape_.lanes())) {}
+
+SequenceView ModelSequence::View() const {
+  SequenceView view{.formats = formats_,
+                    .open_group = open_group_,
+                    .open_count = open_count_,
+                    .open_position = open_position_};
+  for (int i = 0; i < kThoughtCount; ++i) view.pages[i] = pages_[i];
+  return view;
+}
+
+std::vector<reference::Token> ModelSequence::Visible(int layer, int head, size_t open) {
+  std::vector<reference::Token> tokens;
+  const Lane& of = lane(layer, head);
+  for (const Thought thought : kThoughts) {
+    const PageFormat format = formats_.of(thought);
+    for (const auto& slot : of.classes[Index(thought)]) {
+      if (!slot) continue;
+      tokens.push_back({slot->position,
+                        Decode(format.k, slot->bytes.k, slot->bytes.k_scales, shape_.head_dim),
+                        Decode(format.v, slot->bytes.v, slot->bytes.v_scales, shape_.head_dim)});
+    }
+  }
+  for (size_t i = 0; i < open; ++i) {
+    const ModelToken& t = of.open[i];
+    tokens.push_back({t.position, {t.k.begin(), t.k.end()}, {t.v.begin(), t.v.end()}});
+  }
+  return tokens;
+}
+
+void ModelSequence::CompareRow(int layer, uint32_t row, const std::vector<float>& q,
+                               const std::vector<float>& out) {
+  const int dim = shape_.head_dim;
+  const int group = device_->query_heads() / shape_.kv_heads;
+  std::vector<reference::Token> tokens;
+  double allowed = 0;
+  for (int head = 0; head < device_->query_heads(); ++head) {
+    if (head % group == 0) {
+      tokens = Visible(layer, head / group, open_count_ + row + 1);
+      double largest = 0;
+      for (const auto& token : tokens) {
+        for (const double v : token.v) largest = std::max(largest, std::fabs(v));
+      }
+      allowed = device_->adapter().attention_tolerance() * largest;
+    }
+    const size_t at = (static_cast<size_t>(row) * device_->query_heads() + head) * dim;
+    const reference::Vector query(q.begin() + at, q.begin() + at + dim);
+    const auto exact = reference::Attention(query, tokens, device_->scale());
+    double error = 0;
+    for (int c = 0; c < dim; ++c) error = std::max(error, std::fabs(out[at + c] - exact[c]));
+    ASSERT_LE(error, allowed) << "layer " << layer << " row " << row << " head " << head << " over "
+                              << tokens.size() << " tokens";
+  }
+}
+
+std::vector<float> ModelSequence::Step(uint32_t count) {
+  KV_CHECK(open_count_ + count <= kGroupTokens);
+  const int dim = shape_.head_dim;
+  DeviceAdapter& adapter = device_->adapter();
+  const SequenceView view = View();
+  const StepRows rows{.sequence = 0, .row = 0, .count = count};
+  std::vector<float> outputs;
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    std::vector<float> q(static_cast<size_t>(count) * device_->query_heads() * dim);
+    std::vector<float> k(static_cast<size_t>(count) * shape_.kv_heads * dim), v(k.size());
+    for (float& x : q) x = random_.Next(2.0f);
+    for (float& x : k) x = random_.Next(1.0f);
+    for (float& x : v) x = random_.Next(1.0f);
+    LayerActivations io{.query_heads = device_->query_heads(), .scale = device_->scale()};
+    void* buffers[] = {adapter.Upload(q), adapter.Upload(k), adapter.Upload(v),
+                       adapter.Upload(std::vector<float>(q.size(), -7.0f))};
+    io.k = buffers[1];
+    io.v = buffers[2];
+    EXPECT_EQ(device_->backend().Append(layer, {&view, 1}, {&rows, 1}, io), absl::OkStatus());
+    for (size_t i = 0; i < static_cast<size_t>(count) * shape_.kv_heads; ++i) {
+      const size_t row = i / shape_.kv_heads;
+      lane(layer, static_cast<int>(i) % shape_.kv_heads)
+          .open.push_back({.position = next_position() + static_cast<uint32_t>(row),
+                           .k = {k.begin() + i * dim, k.begin() + (i + 1) * dim},
+                           .v = {v.begin() + i * dim, v.begin() + (i + 1) * dim},
+                           .bytes = {}});
+    }
+    io.q = buffers[0];
+    io.out = buffers[3];
+    EXPECT_EQ(device_->backend().Attend(layer, {&view, 1}, {&rows, 1}, io), absl::OkStatus());
+    EXPECT_EQ(device_->backend().Synchronize(), absl::OkStatus());
+    const std::vector<float> out = adapter.Download(io.out, q.size());
+    for (uint32_t row = 0; compare_attention_ && row < count; ++row) CompareRow(layer, row, q, out);
+    outputs.insert(outputs.end(), out.begin(), out.end());
+    for (void* buffer : buffers) adapter.Free(buffer);
+  }
+  open_count_ += count;
+  return outputs;
+}
+
+ModelSequence::SlotBytes ModelSequence::ReadSlot(const std::vector<uint8_t>& pool, Thought thought,
+                                                 size_t slot, int layer, int head) const {
+  const PageFormat format = formats_.of(thought);
+  const PageLayout layout = MakePageLayout(shape_, format);
+  const size_t start =
+      pages_[Index(thought)][slot / kSlotsPerPage] + layout.LaneOffset(layer, head);
+  const auto cut = [&](size_t offset, size_t bytes) {
+    const auto first = pool.begin() + start + offset + slot % kSlotsPerPage * bytes;
+    return std::vector<uint8_t>(first, first + bytes);
+  };
+  return {.k = cut(0, SlotDataBytes(format.k, shape_.head_dim)),
+          .k_scales = cut(layout.k_scales_offset, SlotScaleBytes(format.k, shape_.head_dim)),
+          .v = cut(layout.v_data_offset, SlotDataBytes(format.v, shape_.head_dim)),
+          .v_scales = cut(layout.v_scales_offset, SlotScaleBytes(format.v, shape_.head_dim))};
+}
+
+void ModelSequence::ComparePages() {
+  const std::vector<uint8_t> pool = device_->ReadPages();
+  for (const Thought thought : kThoughts) {
+    const PageLayout layout = MakePageLayout(shape_, formats_.of(thought));
+    for (int i = 0; i < shape_.lanes(); ++i) {
+      const int layer = i / shape_.kv_heads, head = i % shape_.kv_heads;
+      const Slots& slots = lane(layer, head).classes[Index(thought)];
+      for (size_t s = 0; s < slots.size(); ++s) {
+        const size_t in_page = s % kSlotsPerPage;
+        const uint8_t* page = pool.data() + pages_[Index(thought)][s / kSlotsPerPage];
+        const uint8_t* mask = page + layout.MaskOffset(layer, head);
+        ASSERT_EQ((mask[0] | mask[1] << 8) >> in_page & 1, slots[s].has_value() ? 1 : 0)
+            << Letter(thought) << " lane " << i << " slot " << s;
+        if (!slots[s]) continue;
+        const uint8_t* p = page + layout.PositionsOffset(layer, head) + 4 * in_page;
+        ASSERT_EQ(p[0] | p[1] << 8 | p[2] << 16 | uint32_t{p[3]} << 24, slots[s]->position);
+        ASSERT_EQ(ReadSlot(pool, thought, s, layer, head), slots[s]->bytes)
+            << "a live token's bytes changed: " << Letter(thought) << " lane " << i << " slot "
+            << s;
+      }
+    }
+  }
+}
+
+uint32_t ModelSequence::LiveCount(Thought thought) const {
+  std::vector<size_t> counts;
+  for (const Lane& of : lanes_) {
+    const Slots& slots = of.classes[Index(thought)];
+    counts.push_back(static_cast<size_t>(
+        std::count_if(slots.begin(), slots.end(), [](const auto& s) { return s.has_value(); })));
+  }
+  EXPECT_EQ(std::count(counts.begin(), counts.end(), counts[0]), std::ssize(counts))
+      << "lanes differ in their live counts";
+  return static_cast<uint32_t>(counts[0]);
+}
+
+void ModelSequence::Seal(Thought thought) {
+  auto& pages = pages_[Index(thought)];
+  while (pages.size() * kSlotsPerPage < LiveCount(thought) + open_count_) {
+    pages.push_back(device_->NewPage(formats_.of(thought)));
+    for (Lane& of : lanes_) of.classes[Index(thought)].resize(pages.size() * kSlotsPerPage);
+  }
+  const SequenceView view = View();
+  const SealOrder order{.sequence = 0, .thought = thought};
+  ASSERT_EQ(device_->backend().Seal({&view, 1}, {&order, 1}), absl::OkStatus());
+  for (Lane& of : lanes_) {
+    auto slot = of.classes[Index(thought)].begin();
+    for (ModelToken& token : of.open) {
+      while (slot->has_value()) ++slot;
+      const PageFormat format = formats_.of(thought);
+      const auto encode = [&](Format f, const std::vector<float>& x, std::vector<uint8_t>* data,
+                              std::vector<uint8_t>* scales) {
+        data->resize(SlotDataBytes(f, shape_.head_dim));
+        scales->resize(SlotScaleBytes(f, shape_.head_dim));
+        EncodeSlot(f, x.data(), shape_.head_dim, data->data(), scales->data());
+      };
+      encode(format.k, token.k, &token.bytes.k, &token.bytes.k_scales);
+      encode(format.v, token.v, &token.bytes.v, &token.bytes.v_scales);
+      *slot = std::move(token);
+    }
+    of.open.clear();
+  }
+  open_position_ += open_count_;
+  open_count_ = 0;
+  ComparePages();
+}
+
+// Positions the model keeps in every head of `layer`, whose heads always hold the same tokens.
+std::vector<uint32_t> ModelSequence::Survivors(const AnnealOrder& order, int layer) {
+  struct Found {
+    uint32_t position;
+    reference::Vector key;
+  };
+  std::vector<Found> found;
+  for (int head = 0; head < shape_.kv_heads; ++head) {
+    size_t next = 0;
+    std::vector<const ModelToken*> tokens;
+    for (const auto& slot : lane(layer, head).classes[Index(order.thought)]) {
+      if (slot && slot->position >= order.first_position && slot->position < order.end_position) {
+        tokens.push_back(&*slot);
+      }
+    }
+    std::sort(tokens.begin(), tokens.end(),
+              [](const auto* a, const auto* b) { return a->position < b->position; });
+    for (const ModelToken* token : tokens) {
+      if (head == 0) found.push_back({token->position, {}});
+      KV_CHECK(found[next].position == token->position);
+      const auto key = Decode(formats_.of(order.thought).k, token->bytes.k, token->bytes.k_scales,
+                              shape_.head_dim);
+      found[next].key.insert(found[next].key.end(), key.begin(), key.end());
+      ++next;
+    }
+  }
+  std::vector<uint32_t> kept;
+  if (found.size() <= order.keep || order.selector == Selector::kMostRecent) {
+    const size_t first = found.size() <= order.keep ? 0 : found.size() - order.keep;
+    for (size_t i = first; i < found.size(); ++i) kept.push_back(found[i].position);
+    return kept;
+  }
+  std::vector<reference::Vector> keys;
+  for (const Found& f : found) keys.push_back(f.key);
+  if (order.keep == 0) return kept;
+  for (const uint32_t i : reference::KMeansMedoids(keys, order.keep)) {
+    kept.push_back(found[i].position);
+  }
+  return kept;
+}
+
+void ModelSequence::Anneal(const AnnealOrder& order) {
+  const SequenceView view = View();
+  ASSERT_EQ(device_->backend().Anneal({&view, 1}, {&order, 1}), absl::OkStatus());
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    const std::vector<uint32_t> kept = Survivors(order, layer);
+    for (int head = 0; head < shape_.kv_heads; ++head) {
+      for (auto& slot : lane(layer, head).classes[Index(order.thought)]) {
+        const bool in_segment = slot && slot->position >= order.first_position &&
+                                slot->position < order.end_position;
+        if (in_segment && !std::binary_search(kept.begin(), kept.end(), slot->position)) {
+          slot.reset();
+        }
+      }
+    }
+  }
+  ComparePages();
+}
+
+std::array<double, 2> ModelSequence::Sparsity(int layer) {
+  Step(1);
+  --open_count_;  // measured inside the step, before the caller raises the count
+  const SequenceView view = View();
+  const StepRows rows{.sequence = 0, .row = 0, .count = 1};
+  const int dim = shape_.head_dim;
+  const int group = device_->query_heads() / shape_.kv_heads;
+  std::vector<float> q(static_cast<size_t>(device_->query_heads()) * dim);
+  for (float& x : q) x = random_.Next(2.0f);
+  void* buffer = device_->adapter().Upload(q);
+  const LayerActivations io{
+      .q = buffer, .query_heads = device_->query_heads(), .scale = device_->scale()};
+  float measured = -1.0f;
+  EXPECT_EQ(device_->backend().MeasureSparsity(layer, {&view, 1}, {&rows, 1}, io, {&measured, 1}),
+            absl::OkStatus());
+  EXPECT_EQ(device_->backend().Synchronize(), absl::OkStatus());
+  device_->adapter().Free(buffer);
+  ++open_count_;
+  std::vector<std::vector<reference::Vector>> queries;
+  std::vector<std::vector<reference::Token>> heads;
+  for (int h = 0; h < shape_.kv_heads; ++h) {
+    auto& of_head = queries.emplace_back();
+    for (int g = 0; g < group; ++g) {
+      const auto first = q.begin() + static_cast<size_t>(h * group + g) * dim;
+      of_head.emplace_back(first, first + dim);
+    }
+    heads.push_back(Visible(layer, h, open_count_));
+  }
+  return {measured, reference::Sparsity(queries, heads, device_->scale())};
+}
+
+}  // namespace palimpsest
