@@ -15,6 +15,7 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -52,31 +53,43 @@ const char* Reason(int code) {
   }
 }
 
+struct SocketAddress {
+  sockaddr_storage storage = {};
+  socklen_t length = 0;  // 0: not an IP address
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+SocketAddress ToSocketAddress(const Endpoint& endpoint) {
+  SocketAddress address;
+  auto* const v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
+  auto* const v6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
+  if (inet_pton(AF_INET, endpoint.host.c_str(), &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(endpoint.port);
+    address.length = sizeof(*v4);
+  } else if (inet_pton(AF_INET6, endpoint.host.c_str(), &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(endpoint.port);
+    address.length = sizeof(*v6);
+  }
+  return address;
+}
+
 // civetweb only says that it failed, so the address is tried first. The port may be lost between
 // the two; then civetweb's own words must do.
 absl::Status CheckAddress(const Endpoint& endpoint) {
-  sockaddr_storage storage = {};
-  auto* const v4 = reinterpret_cast<sockaddr_in*>(&storage);
-  auto* const v6 = reinterpret_cast<sockaddr_in6*>(&storage);
-  socklen_t length = sizeof(*v4);
-  if (inet_pton(AF_INET, endpoint.host.c_str(), &v4->sin_addr) == 1) {
-    storage.ss_family = AF_INET;
-    v4->sin_port = htons(endpoint.port);
-  } else if (inet_pton(AF_INET6, endpoint.host.c_str(), &v6->sin6_addr) == 1) {
-    storage.ss_family = AF_INET6;
-    v6->sin6_port = htons(endpoint.port);
-    length = sizeof(*v6);
-  } else {
+  const SocketAddress address = ToSocketAddress(endpoint);
+  if (address.length == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("health address ", Quoted(FormatEndpoint(endpoint)),
                      ": the host must be an IP address, for example 127.0.0.1"));
   }
-  const int fd = socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   int error = fd < 0 ? errno : 0;
   if (fd >= 0) {
     const int reuse = 1;  // as civetweb does: a port in TIME_WAIT is free
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
-    if (bind(fd, reinterpret_cast<const sockaddr*>(&storage), length) != 0) error = errno;
+    if (bind(fd, address.get(), address.length) != 0) error = errno;
     close(fd);
   }
   if (error == 0) return absl::OkStatus();
@@ -86,13 +99,22 @@ absl::Status CheckAddress(const Endpoint& endpoint) {
   return absl::UnavailableError(message);
 }
 
+// Connects and hangs up.
+void Knock(const Endpoint& endpoint) {
+  const SocketAddress address = ToSocketAddress(endpoint);
+  const int fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return;
+  (void)connect(fd, address.get(), address.length);
+  close(fd);
+}
+
 class CivetHealthServer final : public HealthServer {
  public:
   explicit CivetHealthServer(const HealthOptions& options)
       : options_(options), touched_(options.clock->Now().time_since_epoch().count()) {}
 
   ~CivetHealthServer() override {
-    if (context_ != nullptr) mg_stop(context_);
+    if (context_ != nullptr) Stop();
     if (initialized_) mg_exit_library();
   }
 
@@ -186,6 +208,21 @@ class CivetHealthServer final : public HealthServer {
       return (this->*page)();
     }
     return {.code = 404, .body = "try /metrics /livez /readyz /startupz /statusz\n"};
+  }
+
+  // civetweb's accepting thread looks at its stop flag every 2 s, or when someone connects: do so,
+  // since every restart of a process would pay for it.
+  void Stop() {
+    std::atomic<bool> stopped = false;
+    std::thread waker([this, &stopped] {
+      while (!stopped) {
+        Knock(options_.listen);
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+    });
+    mg_stop(context_);
+    stopped = true;
+    waker.join();
   }
 
   Reply Metrics() {
