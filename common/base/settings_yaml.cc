@@ -182,7 +182,8 @@ absl::Status ReadSettingsText(absl::string_view text, const std::string& path,
   try {
     return ReadDocument(std::string(text), path, table);
   } catch (const YAML::Exception& e) {
-    return At(path, e.mark.is_null() ? YAML::Mark() : e.mark, absl::StrCat("not YAML: ", Escaped(e.msg)));
+    return At(path, e.mark.is_null() ? YAML::Mark() : e.mark,
+              absl::StrCat("not YAML: ", Escaped(e.msg)));
   } catch (const std::exception& e) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": not readable: ", Escaped(e.what())));
   }
