@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,14 +27,24 @@ struct Reference {
   std::vector<ReferenceRow> rows;
 };
 
-inline Reference ReadReference(const std::string& path) {
+// Nothing when the file is not in record_reference.py's format.
+inline std::optional<Reference> TryReadReference(const std::string& path) {
   std::ifstream file(path);
-  const nlohmann::json json = nlohmann::json::parse(file);
-  Reference out{json.at("prompt"), json.at("prompt_ids"), json.at("greedy_ids"), {}};
-  for (const auto& row : json.at("positions")) {
+  const nlohmann::json json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
+  for (const char* key : {"prompt", "prompt_ids", "greedy_ids", "positions"}) {
+    if (!json.is_object() || !json.contains(key)) return std::nullopt;
+  }
+  Reference out{json["prompt"], json["prompt_ids"], json["greedy_ids"], {}};
+  for (const auto& row : json["positions"]) {
     out.rows.push_back({row.at("position"), row.at("indices"), row.at("logits")});
   }
   return out;
+}
+
+inline Reference ReadReference(const std::string& path) {
+  const std::optional<Reference> reference = TryReadReference(path);
+  KV_CHECK(reference.has_value());
+  return *reference;
 }
 
 // Expects the recorded logits within `tolerance`, teacher-forced over prompt and greedy tokens,
