@@ -24,7 +24,7 @@ class TidyRules(unittest.TestCase):
             path.write_text(text)
             if path.suffix == ".cc":
                 with open(path.parent / "CMakeLists.txt", "a") as lists:
-                    lists.write(f"palimpsest_library(x SRCS {path.name})\n")
+                    lists.write(f"palimpsest_test(x SRCS {path.name})\n")
         return tidy_test.check_tree(self.root, None)
 
     def assert_one(self, files: dict[str, str], start: str):
