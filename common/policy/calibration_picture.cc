@@ -128,12 +128,12 @@ class Panel {
   }
 
  private:
-  double bottom() const { return top_ + kPanelHeight; }
+  double Bottom() const { return top_ + kPanelHeight; }
   double X(double value) const {
     return left_ + (value - range_.low) / (range_.high - range_.low) * kPanelWidth;
   }
   double ClampedX(double value) const { return std::clamp(X(value), left_, left_ + kPanelWidth); }
-  double Y(double value) const { return bottom() - value / top_value_ * kPanelHeight; }
+  double Y(double value) const { return Bottom() - value / top_value_ * kPanelHeight; }
 
   // A bin's height as a density, so that bars and curve share an axis.
   double Height(uint32_t count) const {
@@ -182,7 +182,7 @@ class Panel {
       if (layer_.histogram[i] == 0) continue;
       const double from = static_cast<double>(i) / bins;
       const double y = Y(Height(layer_.histogram[i]));
-      out += Box(X(from), y, X(from + 1.0 / bins) - X(from), bottom() - y,
+      out += Box(X(from), y, X(from + 1.0 / bins) - X(from), Bottom() - y,
                  absl::StrFormat("fill=\"%s\" fill-opacity=\"0.55\"", ColourAt(from + 0.5 / bins)));
     }
     return out;
@@ -205,7 +205,7 @@ class Panel {
     for (const float theta : c_.theta) {
       if (theta < range_.low || theta > range_.high) continue;
       out += Line(
-          X(theta), top_, X(theta), bottom(),
+          X(theta), top_, X(theta), Bottom(),
           absl::StrFormat("stroke=\"%s\" stroke-width=\"1.6\" stroke-dasharray=\"5 4\"", kText));
     }
     return out;
@@ -213,15 +213,15 @@ class Panel {
 
   std::string Axes() const {
     const std::string look = absl::StrFormat("stroke=\"%s\" stroke-width=\"1\"", kSoftText);
-    std::string out = Line(left_, bottom(), left_ + kPanelWidth, bottom(), look) +
-                      Line(left_, top_, left_, bottom(), look);
+    std::string out = Line(left_, Bottom(), left_ + kPanelWidth, Bottom(), look) +
+                      Line(left_, top_, left_, Bottom(), look);
     const double width = range_.high - range_.low;
     const double step = width > 0.55 ? 0.1 : width > 0.25 ? 0.05 : 0.02;
     for (int i = 0; i * step <= width + 1e-9; ++i) {
       const double x = X(range_.low + i * step);
-      out += Line(x, bottom(), x, bottom() + 5, look);
+      out += Line(x, Bottom(), x, Bottom() + 5, look);
       out +=
-          Text(x, bottom() + 18, absl::StrFormat("%.*f", step < 0.1 ? 2 : 1, range_.low + i * step),
+          Text(x, Bottom() + 18, absl::StrFormat("%.*f", step < 0.1 ? 2 : 1, range_.low + i * step),
                {.size = 11, .anchor = "middle"});
     }
     // Ticks at a round step that gives three to six of them.
@@ -233,7 +233,7 @@ class Panel {
       out += Text(left_ - 9, Y(value) + 4, absl::StrFormat("%g", value),
                   {.size = 11, .anchor = "end"});
     }
-    out += Text(left_ + kPanelWidth / 2, bottom() + 36, "attention sparsity of a step",
+    out += Text(left_ + kPanelWidth / 2, Bottom() + 36, "attention sparsity of a step",
                 {.anchor = "middle"});
     const double x = left_ - 42;
     const double y = top_ + kPanelHeight / 2;
@@ -299,7 +299,7 @@ std::string DrawCalibration(const Calibration& calibration, absl::string_view mo
   const std::vector<uint32_t> shown = LayersToShow(calibration);
   const Range range = DataRange(calibration, shown);
   const std::vector<std::string> warning = Wrap(calibration.warning);
-  const double rows = static_cast<double>((shown.size() + 1) / 2);
+  const double rows = std::ceil(static_cast<double>(shown.size()) / 2.0);
   const double panels_top = kHeader + 16 * static_cast<double>(warning.size());
   const double height = panels_top + rows * kRowStep + 6;
 
@@ -326,7 +326,7 @@ std::string DrawCalibration(const Calibration& calibration, absl::string_view mo
   }
   for (size_t i = 0; i < shown.size(); ++i) {
     const double left = kPanelLeft + kColumnStep * static_cast<double>(i % 2);
-    const double top = panels_top + kRowStep * static_cast<double>(i / 2) + kPanelTop;
+    const double top = panels_top + kRowStep * std::floor(static_cast<double>(i) / 2.0) + kPanelTop;
     out += Panel(calibration, shown[i], range, left, top).Draw();
   }
   return out + "</svg>\n";

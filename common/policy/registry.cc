@@ -60,6 +60,7 @@ absl::StatusOr<std::unique_ptr<const Policy>> NewPolicy(const PolicySpec& spec) 
 
 std::vector<std::string> PolicyNames() {
   std::vector<std::string> names;
+  names.reserve(kEntries.size());
   for (const Entry& entry : kEntries) names.emplace_back(entry.name);
   return names;
 }
