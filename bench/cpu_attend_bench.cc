@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// How quickly the CPU backend reads a compressed cache, in GB/s of page bytes and in tokens, next to
-// the machine's copy speed measured in the same run. One decode step of one layer: every KV head of
-// every sequence. Verifies against fp64 first; prints one JSON line; exit code 1 when wrong.
+// How quickly the CPU backend reads a compressed cache, in GB/s of page bytes and in tokens, next
+// to the machine's copy speed measured in the same run. One decode step of one layer: every KV head
+// of every sequence. Verifies against fp64 first; prints one JSON line; exit code 1 when wrong.
 //
 //   cpu_attend_bench [--threads=2] [--tokens=4096] [--batch=1] [--model=reasoner|smollm2|llama3]
 #include <benchmark/benchmark.h>
@@ -48,10 +48,11 @@ struct Case {
   Case(const Options& options, PageFormat format)
       : model(ModelNamed(options.model)), layout(MakePageLayout(model.shape, format)) {
     const uint32_t pages_each = options.tokens / kSlotsPerPage;
-    backend = *NewCpuBackend({.shape = model.shape,
-                              .pool_bytes = uint64_t{options.batch} * pages_each * layout.page_bytes,
-                              .open_groups = options.batch},
-                             options.threads);
+    backend =
+        *NewCpuBackend({.shape = model.shape,
+                        .pool_bytes = uint64_t{options.batch} * pages_each * layout.page_bytes,
+                        .open_groups = options.batch},
+                       options.threads);
     std::mt19937 engine(1);
     std::normal_distribution<float> normal;
     const size_t dim = model.shape.head_dim;
@@ -62,7 +63,8 @@ struct Case {
     for (uint32_t s = 0; s < options.batch; ++s) {
       SequenceView view{.formats = ClassFormats::Uniform(format), .open_group = s};
       for (uint32_t p = 0; p < pages_each; ++p) {
-        for (auto* x : {&k, &v}) std::generate(x->begin(), x->end(), [&] { return normal(engine); });
+        for (auto* x : {&k, &v})
+          std::generate(x->begin(), x->end(), [&] { return normal(engine); });
         if (s == 0) AppendTo(&keys, &values, k, v);
         const StepRows rows{.count = kGroupTokens};
         const LayerActivations io{.k = k.data(), .v = v.data(), .query_heads = model.query_heads};
@@ -184,10 +186,10 @@ double CopyGbps() {
   const size_t bytes = size_t{64} << 20;
   std::vector<char> from(bytes, 1), to(bytes, 2);
   return bytes / 1e9 / Time([&] {
-           std::memcpy(to.data(), from.data(), bytes);
-           benchmark::DoNotOptimize(to.data());
-           benchmark::ClobberMemory();
-         }).best;
+                         std::memcpy(to.data(), from.data(), bytes);
+                         benchmark::DoNotOptimize(to.data());
+                         benchmark::ClobberMemory();
+                       }).best;
 }
 
 int Run(const Options& options) {
@@ -219,10 +221,11 @@ int Run(const Options& options) {
                   tokens / 1e6 / seconds.best, error);
     results += text;
   }
-  std::printf("{\"bench\":\"cpu_attend\",\"model\":\"%s\",\"threads\":%d,\"batch\":%u,\"tokens\":%u,"
-              "\"copy_gbps_one_core\":%.2f,\"results\":[%s]}\n",
-              options.model.c_str(), options.threads, options.batch, options.tokens, CopyGbps(),
-              results.c_str());
+  std::printf(
+      "{\"bench\":\"cpu_attend\",\"model\":\"%s\",\"threads\":%d,\"batch\":%u,\"tokens\":%u,"
+      "\"copy_gbps_one_core\":%.2f,\"results\":[%s]}\n",
+      options.model.c_str(), options.threads, options.batch, options.tokens, CopyGbps(),
+      results.c_str());
   return 0;
 }
 
@@ -236,11 +239,16 @@ int main(int argc, char** argv) {
     const auto value = [&](std::string_view name) -> const char* {
       return arg.substr(0, name.size()) == name ? argv[i] + name.size() : nullptr;
     };
-    if (const char* v = value("--threads=")) options.threads = std::atoi(v);
-    else if (const char* v = value("--tokens=")) options.tokens = std::atoi(v) / 16 * 16;
-    else if (const char* v = value("--batch=")) options.batch = std::atoi(v);
-    else if (const char* v = value("--model=")) options.model = v;
-    else return std::fprintf(stderr, "unknown argument %s\n", argv[i]), 2;
+    if (const char* v = value("--threads="))
+      options.threads = std::atoi(v);
+    else if (const char* v = value("--tokens="))
+      options.tokens = std::atoi(v) / 16 * 16;
+    else if (const char* v = value("--batch="))
+      options.batch = std::atoi(v);
+    else if (const char* v = value("--model="))
+      options.model = v;
+    else
+      return std::fprintf(stderr, "unknown argument %s\n", argv[i]), 2;
   }
   if (options.threads < 1 || options.tokens < 16 || options.batch < 1) return 2;
   return palimpsest::Run(options);

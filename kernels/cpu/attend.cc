@@ -102,8 +102,7 @@ void RunPart(const Step& step, const Part& part, float* scratch) {
                 const PageFormat format = lane.layout->format;
                 const int tokens = DequantiseSlots(format.k, lane.k_data(), lane.k_scales(), live,
                                                    dim, keys.values);
-                DequantiseSlots(format.v, lane.v_data(), lane.v_scales(), live, dim,
-                                values.values);
+                DequantiseSlots(format.v, lane.v_data(), lane.v_scales(), live, dim, values.values);
                 for (size_t i = 0; i < states.size(); ++i) {
                   FoldTile(q + step.QueryOffset(r, part.kv_head, i), keys.values, values.values,
                            tokens, dim, step.io.scale, &states[i]);

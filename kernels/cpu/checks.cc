@@ -15,7 +15,7 @@
 namespace palimpsest {
 namespace {
 
-constexpr size_t kUsualBatch = 64;  // inline room for per-call bookkeeping
+constexpr size_t kUsualBatch = 64;               // inline room for per-call bookkeeping
 using Interval = std::pair<uint64_t, uint64_t>;  // [first, second)
 
 template <typename... Parts>

@@ -2,11 +2,9 @@
 #include "kernels/cpu/codec.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 namespace palimpsest {
 namespace {
@@ -83,22 +81,6 @@ uint16_t FloatToBf16(float value) {
   return static_cast<uint16_t>(overflow ? (rounded & 0x8000) | 0x7f7f : rounded);
 }
 
-float E4m3ToFloat(uint8_t code) {
-  static constexpr std::array<float, 128> kMagnitudes = [] {
-    std::array<float, 128> table{};
-    for (int m = 0; m < 127; ++m) {
-      const int exponent = m >> 3;
-      float value = exponent == 0 ? (m & 7) / 512.0f : (8 + (m & 7)) / 512.0f;
-      for (int e = 1; e < exponent; ++e) value *= 2.0f;
-      table[m] = value;
-    }
-    table[127] = std::numeric_limits<float>::quiet_NaN();
-    return table;
-  }();
-  const float magnitude = kMagnitudes[code & 0x7f];
-  return code & 0x80 ? -magnitude : magnitude;
-}
-
 uint8_t FloatToE4m3(float value) {
   if (std::isnan(value)) return 0;
   const uint8_t sign = std::signbit(value) ? 0x80 : 0;
@@ -141,9 +123,12 @@ void EncodeBlock(Format format, const float* x, uint8_t* data, uint8_t* scale) {
         data[2 * i + 1] = static_cast<uint8_t>(bits >> 8);
       }
       return;
-    case Format::kFp8: return EncodeFp8(x, data, scale);
-    case Format::kNvfp4: return EncodeNvfp4(x, data, scale);
-    case Format::kTernary: return EncodeTernary(x, data, scale);
+    case Format::kFp8:
+      return EncodeFp8(x, data, scale);
+    case Format::kNvfp4:
+      return EncodeNvfp4(x, data, scale);
+    case Format::kTernary:
+      return EncodeTernary(x, data, scale);
   }
 }
 
@@ -164,8 +149,12 @@ void DecodeSlot(Format format, const uint8_t* data, const uint8_t* scales, int h
       case Format::kBf16:
         out[c] = Bf16ToFloat(static_cast<uint16_t>(data[2 * c] | data[2 * c + 1] << 8));
         break;
-      case Format::kFp8: out[c] = E4m3ToFloat(data[c]) * scale; break;
-      case Format::kNvfp4: out[c] = E2m1ToFloat(data[c / 2] >> (4 * (c % 2)) & 15) * scale; break;
+      case Format::kFp8:
+        out[c] = E4m3ToFloat(data[c]) * scale;
+        break;
+      case Format::kNvfp4:
+        out[c] = E2m1ToFloat(data[c / 2] >> (4 * (c % 2)) & 15) * scale;
+        break;
       case Format::kTernary:
         out[c] = TernaryToFloat(data[c / 4] >> (2 * (c % 4)) & 3) * scale;
         break;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the bytes of a slot mean: the scalar codecs every backend must agree with, bit for bit.
 //
-//   bf16     round to nearest even; a finite or infinite value too large becomes the largest finite.
-//   fp8      E4M3FN (no infinities, 0x7F is NaN), saturating at 448. One scale per 16 channels.
-//   nvfp4    E2M1: 0 .5 1 1.5 2 3 4 6 and a sign; low nibble = even channel. One scale per 16.
-//   ternary  2 bits: bit 0 magnitude, bit 1 sign (so 0b10 reads as zero; it is never written).
+//   bf16     round to nearest even; a finite or infinite value too large becomes the largest
+//   finite. fp8      E4M3FN (no infinities, 0x7F is NaN), saturating at 448. One scale per 16
+//   channels. nvfp4    E2M1: 0 .5 1 1.5 2 3 4 6 and a sign; low nibble = even channel. One scale
+//   per 16. ternary  2 bits: bit 0 magnitude, bit 1 sign (so 0b10 reads as zero; it is never
+//   written).
 //            Channel 4i + j lies in bits [2j, 2j + 1] of byte i. One scale per 16.
 //
 // A scale byte is a non-negative E4M3 number; the scale is that times SecondLevelScale(format). A
@@ -15,7 +16,9 @@
 // channel order, ties to even. Pure functions, no state, any thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/layout.h"
 
@@ -25,7 +28,20 @@ float Bf16ToFloat(uint16_t bits);
 // REQUIRES: not NaN (NaN is encoded as zero, so that a slot can never hold one).
 uint16_t FloatToBf16(float value);
 
-float E4m3ToFloat(uint8_t code);
+// A table, because every 16 channels read need one scale.
+inline constexpr std::array<float, 256> kE4m3Values = [] {
+  std::array<float, 256> table{};
+  for (int code = 0; code < 256; ++code) {
+    const int exponent = code >> 3 & 15;
+    const int mantissa = code & 7;
+    float value = (exponent == 0 ? mantissa : 8 + mantissa) / 512.0f;
+    for (int e = 1; e < exponent; ++e) value *= 2.0f;
+    if ((code & 0x7f) == 0x7f) value = std::numeric_limits<float>::quiet_NaN();
+    table[code] = code & 0x80 ? -value : value;
+  }
+  return table;
+}();
+inline float E4m3ToFloat(uint8_t code) { return kE4m3Values[code]; }
 // Saturates to +-448. REQUIRES: not NaN (encoded as zero).
 uint8_t FloatToE4m3(float value);
 

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vectors without intrinsics: GCC's vector types, compiled once per x86-64 level and picked when the
-// program starts. One source serves SSE2 machines and is at its best with AVX-512.
+// Vectors without intrinsics: GCC's vector types, compiled once per x86-64 level and picked when
+// the program starts. One source serves SSE2 machines and is at its best with AVX-512.
 #pragma once
 
 #include <cstdint>
 
 // A function with KV_CPU_CLONES is compiled for each level below. Helpers it calls must be
 // KV_ALWAYS_INLINE, so that they are compiled with it. Sanitizers are not yet up when the loader
-// picks a version, and clang-14 (clang-tidy) cannot read the level names: both get the base version.
+// picks a version, and clang-14 (clang-tidy) cannot read the level names: both get the base
+// version.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define KV_CPU_CLONES \
-  __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#define KV_CPU_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define KV_CPU_CLONES
 #endif
@@ -42,7 +42,8 @@ KV_ALWAYS_INLINE float Sum(const F32& x) {
   using F4 = float __attribute__((vector_size(16)));
   const F8 a = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
                __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
-  const F4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+  const F4 b =
+      __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
   return (b[0] + b[2]) + (b[1] + b[3]);
 }
 

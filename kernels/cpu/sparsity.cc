@@ -83,8 +83,8 @@ absl::Status MeasureSparsity(const PoolMemory& memory, int layer,
   std::vector<std::vector<float>> by_head(rows.size() * heads);
   ParallelFor(threads, static_cast<int64_t>(by_head.size()), [&](int64_t i) {
     const StepRows& r = rows[i / heads];
-    by_head[i] = HeadProbabilities(memory, layer, static_cast<int>(i % heads),
-                                   sequences[r.sequence], r, io);
+    by_head[i] =
+        HeadProbabilities(memory, layer, static_cast<int>(i % heads), sequences[r.sequence], r, io);
   });
   for (size_t i = 0; i < rows.size(); ++i) {
     std::vector<float> sum = by_head[i * heads];  // the mean, but for a constant factor

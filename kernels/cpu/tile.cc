@@ -19,49 +19,56 @@ using simd::U16;
 using simd::U32;
 using simd::U8;
 
-// Each Decode... turns the bytes of 16 channels into floats. Comparisons are written as arithmetic
-// shifts: GCC splits those well where 512-bit vectors are not to be had.
+// Each Decode... turns the bytes of 16 channels into floats. `scale` is the stored scale alone:
+// SecondLevelScale, a power of two, is folded into the constants. Codes of two and four bits go
+// through a 16-entry table in one register; __builtin_shuffle looks at the low four bits only, so
+// that what the shift leaves above a code needs no mask.
 
 KV_ALWAYS_INLINE F32 DecodeBf16(const uint8_t* data) {
   return std::bit_cast<F32>(__builtin_convertvector(Load<U16>(data), U32) << 16);
 }
 
 KV_ALWAYS_INLINE F32 DecodeFp8(const uint8_t* data, float scale) {
-  const U32 code =
-      __builtin_convertvector(__builtin_convertvector(Load<U8>(data), U16), U32);
+  static_assert(SecondLevelScale(Format::kFp8) == 0x1p-8f);
+  const U32 code = __builtin_convertvector(__builtin_convertvector(Load<U8>(data), U16), U32);
   const U32 magnitude = code & 0x7f;
-  // Re-bias the exponent by 120. Subnormals (code < 8) have no hidden one: give them the exponent
-  // of the first normal number and take that number away again.
+  // Re-bias the exponent by 120 - 8. Subnormals (code < 8) have no hidden one: give them the
+  // exponent of the first normal number and take that number away again. Comparisons are written
+  // as arithmetic shifts, which GCC splits well where 512-bit vectors are not to be had.
   const U32 subnormal = std::bit_cast<U32>(std::bit_cast<I32>(magnitude - 8) >> 31);
   const U32 nan = std::bit_cast<U32>(std::bit_cast<I32>(0x7e - magnitude) >> 31);
-  const U32 bits = (magnitude << 20) + (120u << 23) + (subnormal & (1u << 23));
+  const U32 bits = (magnitude << 20) + (112u << 23) + (subnormal & (1u << 23));
   const F32 value = std::bit_cast<F32>(bits | (nan & 0x7fc00000u)) -
-                    std::bit_cast<F32>(subnormal & std::bit_cast<uint32_t>(0x1p-6f));
+                    std::bit_cast<F32>(subnormal & std::bit_cast<uint32_t>(0x1p-14f));
   return std::bit_cast<F32>(std::bit_cast<U32>(value * scale) ^ ((code & 0x80) << 24));
 }
 
 KV_ALWAYS_INLINE F32 DecodeNvfp4(const uint8_t* data, float scale) {
+  constexpr float kStep = SecondLevelScale(Format::kNvfp4);
+  constexpr F32 kTable = {0.0f,          0.5f * kStep,  1.0f * kStep,  1.5f * kStep,
+                          2.0f * kStep,  3.0f * kStep,  4.0f * kStep,  6.0f * kStep,
+                          -0.0f,         -0.5f * kStep, -1.0f * kStep, -1.5f * kStep,
+                          -2.0f * kStep, -3.0f * kStep, -4.0f * kStep, -6.0f * kStep};
   constexpr U32 kShift = {0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28};
   constexpr uint32_t kAll = ~uint32_t{0};
   constexpr U32 kLow = {kAll, kAll, kAll, kAll, kAll, kAll, kAll, kAll, 0, 0, 0, 0, 0, 0, 0, 0};
-  constexpr uint32_t kTwice = 0xc8643210;  // nibble m: twice the value of magnitude code m
   uint32_t words[2];
   std::memcpy(words, data, sizeof(words));
   const U32 zero = {};
-  const U32 code = (((zero + words[0]) & kLow) | ((zero + words[1]) & ~kLow)) >> kShift;
-  const U32 twice = ((zero + kTwice) >> ((code & 7) << 2)) & 15;
-  const F32 value = __builtin_convertvector(std::bit_cast<I32>(twice), F32) * (scale * 0.5f);
-  return std::bit_cast<F32>(std::bit_cast<U32>(value) ^ ((code & 8) << 28));
+  // Masks and an or: GCC 12 turns a shuffle of two broadcasts into scalar code.
+  const U32 spread = ((zero + words[0]) & kLow) | ((zero + words[1]) & ~kLow);
+  return __builtin_shuffle(kTable, std::bit_cast<I32>(spread >> kShift)) * scale;
 }
 
 KV_ALWAYS_INLINE F32 DecodeTernary(const uint8_t* data, float scale) {
+  constexpr float kOne = SecondLevelScale(Format::kTernary);
+  constexpr F32 kTable = {0, kOne, 0, -kOne, 0, kOne, 0, -kOne,  // bits above the code: any
+                          0, kOne, 0, -kOne, 0, kOne, 0, -kOne};
   constexpr U32 kShift = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
   uint32_t word;
   std::memcpy(&word, data, sizeof(word));
   const U32 zero = {};
-  const U32 code = (zero + word) >> kShift;
-  const U32 magnitude = (zero - (code & 1)) & std::bit_cast<uint32_t>(scale);
-  return std::bit_cast<F32>(magnitude ^ (((code & 2) & (code << 1)) << 30));
+  return __builtin_shuffle(kTable, std::bit_cast<I32>((zero + word) >> kShift)) * scale;
 }
 
 template <Format kFormat>
@@ -79,7 +86,7 @@ KV_ALWAYS_INLINE int Dequantise(const uint8_t* data, const uint8_t* scales, uint
       if constexpr (kFormat == Format::kBf16) {
         Store(DecodeBf16(block), out);
       } else {
-        const float scale = E4m3ToFloat(slot_scales[b]) * SecondLevelScale(kFormat);
+        const float scale = kE4m3Values[slot_scales[b]];
         if constexpr (kFormat == Format::kFp8) Store(DecodeFp8(block, scale), out);
         if constexpr (kFormat == Format::kNvfp4) Store(DecodeNvfp4(block, scale), out);
         if constexpr (kFormat == Format::kTernary) Store(DecodeTernary(block, scale), out);
@@ -157,10 +164,14 @@ KV_CPU_CLONES
 int DequantiseSlots(Format format, const uint8_t* data, const uint8_t* scales, uint16_t live,
                     int head_dim, float* out) {
   switch (format) {
-    case Format::kBf16: return Dequantise<Format::kBf16>(data, scales, live, head_dim, out);
-    case Format::kFp8: return Dequantise<Format::kFp8>(data, scales, live, head_dim, out);
-    case Format::kNvfp4: return Dequantise<Format::kNvfp4>(data, scales, live, head_dim, out);
-    case Format::kTernary: return Dequantise<Format::kTernary>(data, scales, live, head_dim, out);
+    case Format::kBf16:
+      return Dequantise<Format::kBf16>(data, scales, live, head_dim, out);
+    case Format::kFp8:
+      return Dequantise<Format::kFp8>(data, scales, live, head_dim, out);
+    case Format::kNvfp4:
+      return Dequantise<Format::kNvfp4>(data, scales, live, head_dim, out);
+    case Format::kTernary:
+      return Dequantise<Format::kTernary>(data, scales, live, head_dim, out);
   }
   return 0;
 }
@@ -176,9 +187,12 @@ void FoldTile(const float* q, const float* keys, const float* values, int tokens
               float scale, AttentionState* state) {
   if (tokens == 0) return;
   switch (head_dim) {
-    case 64: return Fold<64>(q, keys, values, tokens, head_dim, scale, state);
-    case 128: return Fold<128>(q, keys, values, tokens, head_dim, scale, state);
-    default: return Fold<0>(q, keys, values, tokens, head_dim, scale, state);
+    case 64:
+      return Fold<64>(q, keys, values, tokens, head_dim, scale, state);
+    case 128:
+      return Fold<128>(q, keys, values, tokens, head_dim, scale, state);
+    default:
+      return Fold<0>(q, keys, values, tokens, head_dim, scale, state);
   }
 }
 

@@ -84,8 +84,7 @@ Errors Measure(PageFormat format, int head_dim) {
   };
   for (uint32_t t = 0; t < kTokens; ++t) {
     append(t);
-    stored.push_back(
-        {t, through(format.k, data.keys[t]), through(format.v, data.values[t])});
+    stored.push_back({t, through(format.k, data.keys[t]), through(format.v, data.values[t])});
     if (++view.open_count < kGroupTokens) continue;
     pages.push_back(pages.size() * layout.page_bytes);
     view.pages[Index(Thought::kReasoning)] = pages;
@@ -95,7 +94,8 @@ Errors Measure(PageFormat format, int head_dim) {
     view.open_position += kGroupTokens;
   }
   append(0);  // a step's own token is always there
-  stored.push_back({0, through(Format::kBf16, data.keys[0]), through(Format::kBf16, data.values[0])});
+  stored.push_back(
+      {0, through(Format::kBf16, data.keys[0]), through(Format::kBf16, data.values[0])});
 
   Errors errors;
   double difference = 0, norm = 0, largest = 0;
@@ -122,14 +122,14 @@ Errors Measure(PageFormat format, int head_dim) {
 
 TEST(AttentionError, StaysWithinWhatIsStatedForEachFormat) {
   for (const int head_dim : {64, 128}) {
-    for (const Format format :
-         {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary}) {
+    for (const Format format : {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary}) {
       const Errors both = Measure({format, format}, head_dim);
       const Errors keys = Measure({format, Format::kBf16}, head_dim);
       const Errors values = Measure({Format::kBf16, format}, head_dim);
-      std::printf("head_dim %3d %-8s kernel %.1e  format: K and V %.4f, K alone %.4f, V alone %.4f\n",
-                  head_dim, std::string(Name(format)).c_str(), both.kernel, both.format,
-                  keys.format, values.format);
+      std::printf(
+          "head_dim %3d %-8s kernel %.1e  format: K and V %.4f, K alone %.4f, V alone %.4f\n",
+          head_dim, std::string(Name(format)).c_str(), both.kernel, both.format, keys.format,
+          values.format);
       EXPECT_LE(both.kernel, kCpuKernelError) << Name(format);
       EXPECT_LE(both.format, FormatError(format)) << Name(format);
       // The formats differ by what they should: a bound far too wide would hide a broken one.

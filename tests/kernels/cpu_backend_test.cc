@@ -90,8 +90,8 @@ TEST(CpuBackend, RefusesNanAndNonFiniteQueriesAndSaturatesInfiniteKeys) {
     EXPECT_EQ(append(), absl::StatusCode::kInvalidArgument);
     (*x)[7] = old;
   }
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
-                          std::numeric_limits<float>::infinity()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     q[3] = bad;
     EXPECT_EQ(attend(), absl::StatusCode::kInvalidArgument);
   }
@@ -108,8 +108,8 @@ class UnequalLanes : public ::testing::Test {
   static constexpr CacheShape kTwoHeads = {.layers = 1, .kv_heads = 2, .head_dim = 16};
 
   UnequalLanes()
-      : memory_(*PoolMemory::Allocate(
-            {.shape = kTwoHeads, .pool_bytes = 1 << 16, .open_groups = 1})) {
+      : memory_(
+            *PoolMemory::Allocate({.shape = kTwoHeads, .pool_bytes = 1 << 16, .open_groups = 1})) {
     view_ = {.formats = ClassFormats::Uniform({}), .open_group = 0};
     view_.pages[Index(Thought::kReasoning)] = pages_;
     Bf16Gaussian random(5);

@@ -45,8 +45,8 @@ float Value(uint32_t position, int head, int channel, int which) {
   return static_cast<float>(static_cast<int>((mixed >> 7) % 129) - 64) / 16.0f;
 }
 
-// A page after 16 tokens, an anneal to the newest 13, and two tokens more in its first holes: slot 2
-// is dead and still holds old bytes.
+// A page after 16 tokens, an anneal to the newest 13, and two tokens more in its first holes: slot
+// 2 is dead and still holds old bytes.
 std::vector<uint8_t> MakePage(PageFormat format) {
   const PageLayout layout = MakePageLayout(kSmall, format);
   auto backend =
@@ -126,23 +126,26 @@ TEST(PageGolden, OffsetsAndSizesAreFixedForThreeModels) {
                                {"SmolLM2-135M", {.layers = 30, .kv_heads = 3, .head_dim = 64}},
                                {"Llama-3-8B", {.layers = 32, .kv_heads = 8, .head_dim = 128}}};
   std::string text =
-      "# Offsets in a lane and in a page, bytes. `share`: page bytes / 16 against bf16 K and V alone "
+      "# Offsets in a lane and in a page, bytes. `share`: page bytes / 16 against bf16 K and V "
+      "alone "
       "(FullTokenBytes).\n";
   for (const Model& model : kModels) {
-    absl::StrAppendFormat(&text, "\n%s: %d layers, %d KV heads, head_dim %d; a token in full %d; "
+    absl::StrAppendFormat(&text,
+                          "\n%s: %d layers, %d KV heads, head_dim %d; a token in full %d; "
                           "an open group %d\n",
                           model.name, model.shape.layers, model.shape.kv_heads,
                           model.shape.head_dim, FullTokenBytes(model.shape),
                           OpenGroupBytes(model.shape));
-    absl::StrAppendFormat(&text, "%-16s%9s%9s%9s%9s%11s%9s%11s%13s%8s\n", "K/V", "k_scales", "v_data",
-                          "v_scales", "lane", "positions", "masks", "page", "bytes/token", "share");
+    absl::StrAppendFormat(&text, "%-16s%9s%9s%9s%9s%11s%9s%11s%13s%8s\n", "K/V", "k_scales",
+                          "v_data", "v_scales", "lane", "positions", "masks", "page", "bytes/token",
+                          "share");
     for (const Format k : kFormats) {
       for (const Format v : kFormats) {
         const PageLayout l = MakePageLayout(model.shape, {k, v});
         absl::StrAppendFormat(
             &text, "%-16s%9d%9d%9d%9d%11d%9d%11d%13.3f%8.4f\n", absl::StrCat(Name(k), "/", Name(v)),
-            l.k_scales_offset, l.v_data_offset, l.v_scales_offset, l.lane_bytes,
-            l.positions_offset, l.masks_offset, l.page_bytes, l.page_bytes / 16.0,
+            l.k_scales_offset, l.v_data_offset, l.v_scales_offset, l.lane_bytes, l.positions_offset,
+            l.masks_offset, l.page_bytes, l.page_bytes / 16.0,
             l.page_bytes / 16.0 / static_cast<double>(FullTokenBytes(model.shape)));
         EXPECT_EQ(l.page_bytes % kPageAlignment, 0u);
         EXPECT_EQ(l.positions_offset % alignof(uint32_t), 0u);

@@ -283,8 +283,8 @@ void ModelSequence::Anneal(const AnnealOrder& order) {
     const std::vector<uint32_t> kept = Survivors(order, layer);
     for (int head = 0; head < shape_.kv_heads; ++head) {
       for (auto& slot : lane(layer, head).classes[Index(order.thought)]) {
-        const bool in_segment = slot && slot->position >= order.first_position &&
-                                slot->position < order.end_position;
+        const bool in_segment =
+            slot && slot->position >= order.first_position && slot->position < order.end_position;
         if (in_segment && !std::binary_search(kept.begin(), kept.end(), slot->position)) {
           slot.reset();
         }

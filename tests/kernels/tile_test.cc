@@ -52,7 +52,8 @@ TEST(DequantiseSlots, NeverReadsDeadSlots) {
   // Only slot 2 exists in memory; AddressSanitizer watches the rest.
   constexpr int kDim = 32;
   for (const Format format : kFormats) {
-    const size_t data_bytes = SlotDataBytes(format, kDim), scale_bytes = SlotScaleBytes(format, kDim);
+    const size_t data_bytes = SlotDataBytes(format, kDim),
+                 scale_bytes = SlotScaleBytes(format, kDim);
     std::vector<uint8_t> data(data_bytes, 0x11), scales(std::max<size_t>(1, scale_bytes), 0x38);
     std::vector<float> out(kDim);
     EXPECT_EQ(DequantiseSlots(format, data.data() - 2 * data_bytes, scales.data() - 2 * scale_bytes,

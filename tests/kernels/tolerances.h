@@ -24,10 +24,14 @@ inline constexpr double kBf16KernelError = 1.0 / 128;
 // Bounds are about 1.25 times the larger one.
 constexpr double FormatError(Format format) {
   switch (format) {
-    case Format::kBf16: return 0.0035;
-    case Format::kFp8: return 0.048;
-    case Format::kNvfp4: return 0.18;
-    case Format::kTernary: return 0.65;
+    case Format::kBf16:
+      return 0.0035;
+    case Format::kFp8:
+      return 0.048;
+    case Format::kNvfp4:
+      return 0.18;
+    case Format::kTernary:
+      return 0.65;
   }
   return 0.0;
 }

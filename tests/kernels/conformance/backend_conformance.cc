@@ -206,12 +206,12 @@ TEST_P(BackendConformance, RandomHistoriesAgreeWithAPlainModel) {
       sequence.Seal(kThoughts[random.Below(3)]);
       if (random.Below(2) == 0) {
         const auto first = static_cast<uint32_t>(random.Below(sequence.next_position()));
-        sequence.Anneal({.thought = kThoughts[random.Below(3)],
-                         .first_position = first,
-                         .end_position = first + static_cast<uint32_t>(random.Below(64)),
-                         .keep = static_cast<uint32_t>(random.Below(20)),
-                         .selector = random.Below(2) == 0 ? Selector::kMostRecent
-                                                          : Selector::kKMeansMedoids});
+        sequence.Anneal(
+            {.thought = kThoughts[random.Below(3)],
+             .first_position = first,
+             .end_position = first + static_cast<uint32_t>(random.Below(64)),
+             .keep = static_cast<uint32_t>(random.Below(20)),
+             .selector = random.Below(2) == 0 ? Selector::kMostRecent : Selector::kKMeansMedoids});
       }
       for (const Thought thought : kThoughts) sequence.LiveCount(thought);
       if (HasFailure()) return;

@@ -41,8 +41,8 @@ class BackendConformance : public ::testing::TestWithParam<ConformanceCase> {
  protected:
   BackendConformance()
       : adapter_(std::get<0>(GetParam())()),
-        device_(adapter_.get(), std::get<1>(GetParam()).shape, std::get<1>(GetParam()).query_heads) {
-  }
+        device_(adapter_.get(), std::get<1>(GetParam()).shape,
+                std::get<1>(GetParam()).query_heads) {}
 
   std::unique_ptr<DeviceAdapter> adapter_;
   TestDevice device_;
