@@ -170,6 +170,7 @@ struct StoreCounters {
   uint64_t acks_stale = 0;
   uint64_t acks_disagreeing = 0;
   uint64_t sequences_registered = 0;
+  uint64_t sequences_reregistered = 0;  // of those: with reports behind them
   uint64_t sequences_refused = 0;
   uint64_t sequences_freed = 0;
   uint64_t sessions_opened = 0;

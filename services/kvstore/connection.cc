@@ -47,8 +47,11 @@ Connection::~Connection() noexcept(false) {
   hub_.connections.erase(this);
   if (!session_.has_value()) return;
   hub_.by_session.erase(*session_);
+  const uint64_t freed_before = hub_.engine.counters().sequences_freed;
   hub_.engine.Close(*session_);  // the worker is gone: its sequences are free now, not later
-  if (hub_.observer != nullptr) hub_.observer->OnSessionEnded(worker_, *session_, end_reason_);
+  if (hub_.observer == nullptr) return;
+  hub_.observer->OnSessionEnded(worker_, *session_, end_reason_,
+                                hub_.engine.counters().sequences_freed - freed_before);
 }
 
 kj::Promise<void> Connection::Serve() {

@@ -228,6 +228,7 @@ std::variant<Refusal, Stamp> StoreEngine::Register(SessionId id, SnapshotMessage
   session->by_sequence[entry->sequence] = stamp.handle;
   session->by_handle[stamp.handle] = directory_.Add(std::move(entry));
   ++counters_.sequences_registered;
+  if (snapshot.last_report > 0) ++counters_.sequences_reregistered;
   return stamp;
 }
 

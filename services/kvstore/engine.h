@@ -15,8 +15,11 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -58,7 +61,9 @@ class StoreEngineObserver {
  public:
   virtual ~StoreEngineObserver() = default;
   virtual void OnDecision(std::chrono::nanoseconds duration) = 0;
-  virtual void OnAcknowledged(bool evicts, std::chrono::nanoseconds issued_to_acknowledged) = 0;
+  // `report_to_plan`: as the worker measured it, if it did.
+  virtual void OnAcknowledged(std::chrono::nanoseconds issued_to_acknowledged,
+                              std::optional<std::chrono::nanoseconds> report_to_plan) = 0;
 };
 
 class StoreEngine {

@@ -301,10 +301,12 @@ void StoreEngine::ConfirmPlan(Session& session, SequenceEntry& entry, const AckM
   }
   const Clock::Duration lag = clock_.Now() - plan->issued_at;
   ack_lag_.Add(lag);
+  std::optional<std::chrono::nanoseconds> report_to_plan;
   if (ack.lag_ns >= 0 && std::chrono::nanoseconds(ack.lag_ns) <= kLagMax) {
-    plan_lag_.Add(std::chrono::nanoseconds(ack.lag_ns));
+    report_to_plan = std::chrono::nanoseconds(ack.lag_ns);
+    plan_lag_.Add(*report_to_plan);
   }
-  if (observer_ != nullptr) observer_->OnAcknowledged(true, lag);
+  if (observer_ != nullptr) observer_->OnAcknowledged(lag, report_to_plan);
   ++counters_.plans_acknowledged;
   const bool fulfilled = Fulfils(ack.applied, plan->anneals);
   entry.unacknowledged.erase(plan);

@@ -38,8 +38,9 @@ class StoreServerObserver : public StoreEngineObserver {
   virtual void OnHeartbeat(std::chrono::nanoseconds round_trip) = 0;
   virtual void OnRejected(StoreRejection rejection) = 0;
   virtual void OnSessionOpened(std::string_view worker, SessionId session) = 0;
-  virtual void OnSessionEnded(std::string_view worker, SessionId session,
-                              std::string_view reason) = 0;
+  // `sequences_freed`: 0 when the worker had finished everything.
+  virtual void OnSessionEnded(std::string_view worker, SessionId session, std::string_view reason,
+                              uint64_t sequences_freed) = 0;
   // A few times a heartbeat. `late`: how much later than planned the loop came round.
   virtual void OnTick(const StoreEngine& engine, uint32_t connections,
                       std::chrono::nanoseconds late) = 0;
