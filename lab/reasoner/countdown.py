@@ -239,7 +239,7 @@ def check(numbers: Sequence[int], goal: int, tokens: Sequence[int]) -> bool:
 
 
 def is_held_out(numbers: Sequence[int], goal: int) -> bool:
-    """A fixed 1/64 of all problems, by hash of the sorted numbers and the goal; never trained on."""
+    """A fixed 1/64 of all problems, by hash of sorted numbers and goal; never trained on."""
     key = ",".join(map(str, sorted(numbers))) + ">" + str(goal)
     return hashlib.blake2b(key.encode(), digest_size=8).digest()[0] % 64 == 0
 

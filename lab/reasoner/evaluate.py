@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores a Hugging Face folder on the held-out problems, with the full cache.
 
-    python evaluate.py lab/reasoner/model problems/heldout.jsonl [--count N] [--mode MODE] [--dtype D]
+    python evaluate.py model problems/heldout.jsonl [--count N] [--mode MODE] [--dtype D]
 
 Modes: `forced`   every argmax along the reference chain (transformers' forward pass);
        `generate` greedy decoding through transformers, one problem after the other;
@@ -88,7 +88,7 @@ class Batch:
         shape = (c.num_hidden_layers, rows, self.kv_heads, length, self.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        rate = 100000.0 if not hasattr(c, "rope_parameters") else c.rope_parameters["rope_theta"]
+        rate = c.rope_parameters["rope_theta"]
         angle = torch.arange(length, device=device)[:, None].float() * rate ** (
             -torch.arange(self.head_dim // 2, device=device).float() * 2 / self.head_dim)
         self.cos, self.sin = angle.cos().repeat(1, 2), angle.sin().repeat(1, 2)
@@ -104,7 +104,7 @@ class Batch:
             x.dtype)
 
     def step(self) -> None:
-        """Feeds the tokens at `at`; writes the argmax at `at` + 1 unless the prompt stands there."""
+        """Feeds the tokens at `at`; writes the argmax after them unless the prompt stands there."""
         ids = self.tokens.index_select(1, self.at)[:, 0]
         x = self.embed[ids].float()
         rows, width = x.shape[0], (x.shape[1],)

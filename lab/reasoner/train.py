@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the reasoner for a given time on one GPU, resuming from its checkpoint if there is one.
 
-    python train.py --seconds 1080 --out build/reasoner --export lab/reasoner/model
+    python train.py --seconds 780 --out build/reasoner --export lab/reasoner/model
 
 The learning rate follows the elapsed share of --seconds, so a run that was cut off and started
 again ends where one that was not would. The log (out/log.jsonl) gains a line every 100 steps and
@@ -76,7 +76,7 @@ def exactness(model: Model, chains: list[tuple[int, bytes]], cos: torch.Tensor,
 
 def main() -> None:
     flags = argparse.ArgumentParser()
-    flags.add_argument("--seconds", type=float, default=1080)
+    flags.add_argument("--seconds", type=float, default=780)
     flags.add_argument("--out", type=pathlib.Path, required=True)
     flags.add_argument("--export", type=pathlib.Path)
     flags.add_argument("--watch-seconds", type=float, default=110)
@@ -112,8 +112,8 @@ def main() -> None:
     log = (args.out / "log.jsonl").open("a")
 
     def note(**entry: object) -> None:
-        line = json.dumps({"step": step, "mtok": round(tokens / 1e6), "s": round(time.time() - begun),
-                           **entry})
+        line = json.dumps({"step": step, "mtok": round(tokens / 1e6),
+                           "s": round(time.time() - begun), **entry})
         print(line, flush=True)
         print(line, file=log, flush=True)
 
