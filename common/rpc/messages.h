@@ -34,7 +34,7 @@ struct Refusal {
     kOffences,
   };
   Code code = Code::kUnspecified;
-  std::string text;
+  std::string text{};
   uint32_t retry_after_ms = 0;
   uint64_t value = 0;
   bool operator==(const Refusal&) const = default;
@@ -47,17 +47,17 @@ std::string ToString(const Refusal& refusal);
 
 struct HelloMessage {
   uint32_t protocol_version = kProtocolVersion;
-  std::string worker_name;
+  std::string worker_name{};
   uint64_t worker_incarnation = 0;
-  std::string credential;
+  std::string credential{};
   uint32_t heartbeat_ms = 1000;
 };
 
 struct SnapshotMessage {
   uint64_t sequence = 0;
-  std::string tenant;
-  PolicySpec policy;
-  SequenceState state;
+  std::string tenant{};
+  PolicySpec policy{};
+  SequenceState state{};
   uint64_t last_report = 0;
   uint64_t last_plan = 0;
 };
@@ -71,52 +71,52 @@ struct Stamp {
 };
 
 struct ReportMessage {
-  Stamp stamp;
+  Stamp stamp{};
   uint64_t number = 0;
-  std::vector<SealedTokens> sealed;
+  std::vector<SealedTokens> sealed{};
   bool refresh = false;
-  std::vector<float> sparsity;
+  std::vector<float> sparsity{};
   bool wants_answer = false;
   int64_t sent_at_ns = 0;
 };
 
 struct PlanMessage {
-  Stamp stamp;
+  Stamp stamp{};
   uint64_t plan_number = 0;
   uint64_t report_number = 0;
-  Plan plan;
+  Plan plan{};
   int64_t echo_sent_at_ns = 0;
 };
 
 struct AckMessage {
-  Stamp stamp;
+  Stamp stamp{};
   uint64_t plan_number = 0;
-  std::vector<Anneal> applied;
+  std::vector<Anneal> applied{};
   int64_t lag_ns = -1;
 };
 
 struct ReportRefusalMessage {
   uint32_t handle = 0;
   uint64_t number = 0;
-  Refusal refusal;
+  Refusal refusal{};
 };
 
 struct PlanBatchMessage {
-  std::vector<PlanMessage> plans;
-  std::vector<uint32_t> needs_snapshot;
-  std::vector<ReportRefusalMessage> refusals;
+  std::vector<PlanMessage> plans{};
+  std::vector<uint32_t> needs_snapshot{};
+  std::vector<ReportRefusalMessage> refusals{};
   bool empty() const { return plans.empty() && needs_snapshot.empty() && refusals.empty(); }
 };
 
 struct StatusQuery {
-  std::string credential;
+  std::string credential{};
   uint32_t sequences_max = 0;
   uint64_t cursor = 0;
-  std::string tenant;
+  std::string tenant{};
 };
 
 struct SessionStatus {
-  std::string worker_name;
+  std::string worker_name{};
   uint64_t worker_incarnation = 0;
   uint32_t sequences = 0;
   uint64_t silent_ms = 0;
@@ -126,7 +126,7 @@ struct SessionStatus {
 };
 
 struct NamedCount {
-  std::string name;
+  std::string name{};
   uint64_t count = 0;
 };
 
@@ -140,9 +140,9 @@ struct Quantiles {
 
 struct SequenceStatus {
   uint64_t sequence = 0;
-  std::string tenant;
-  std::string policy;
-  std::string worker_name;
+  std::string tenant{};
+  std::string policy{};
+  std::string worker_name{};
   uint16_t partition = 0;
   uint32_t segments = 0;
   uint64_t sealed_tokens = 0;
@@ -180,20 +180,20 @@ struct StoreCounters {
 };
 
 struct StoreStatus {
-  std::string version;
+  std::string version{};
   uint64_t epoch = 0;
   uint64_t uptime_ms = 0;
   bool draining = false;
   uint16_t partitions_owned = 0;
-  std::vector<SessionStatus> sessions;
+  std::vector<SessionStatus> sessions{};
   uint64_t sequence_count = 0;
   uint64_t sequence_max = 0;
-  std::vector<NamedCount> tenants;
-  std::vector<NamedCount> policies;
-  StoreCounters counters;
-  Quantiles plan_lag;
-  Quantiles ack_lag;
-  std::vector<SequenceStatus> sequences;
+  std::vector<NamedCount> tenants{};
+  std::vector<NamedCount> policies{};
+  StoreCounters counters{};
+  Quantiles plan_lag{};
+  Quantiles ack_lag{};
+  std::vector<SequenceStatus> sequences{};
   uint64_t next_cursor = 0;
 };
 

@@ -48,7 +48,7 @@ class StoreServerObserver : public StoreEngineObserver {
 
 struct StoreServerOptions {
   std::string listen = "127.0.0.1:0";  // "host:port", port 0: any free one; or "unix:/path"
-  StoreEngineOptions engine;
+  StoreEngineOptions engine{};
   uint32_t connections_max = limits::kConnectionsMax;
   // A connection without a session is closed when no call of it completes for so long.
   std::chrono::milliseconds handshake_timeout = limits::kHandshakeTimeout;

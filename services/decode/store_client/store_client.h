@@ -46,10 +46,10 @@ class StoreClientObserver {
 };
 
 struct StoreClientOptions {
-  std::string endpoint;          // "host:port", "127.0.0.1:7401"; or "unix:/path"
+  std::string endpoint{};          // "host:port", "127.0.0.1:7401"; or "unix:/path"
   std::string worker_name = "worker";
   uint64_t incarnation = 0;      // 0: drawn at random
-  std::string credential;        // empty where the store asks for none
+  std::string credential{};        // empty where the store asks for none
   std::chrono::milliseconds heartbeat{1000};  // 10 ms to 60 s; the store may ask for longer
   size_t queue_items_max = 8192;     // reports and acknowledgements waiting for the network
   size_t mailbox_plans_max = 8192;   // plans waiting for Poll
