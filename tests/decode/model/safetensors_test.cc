@@ -21,11 +21,10 @@ using testing::HasSubstr;
 using Bytes = std::vector<uint8_t>;
 
 Bytes Image(const std::string& header, size_t data_bytes) {
-  Bytes image(8);
+  Bytes image(8 + header.size() + data_bytes);
   const uint64_t size = header.size();
   std::memcpy(image.data(), &size, 8);
-  image.insert(image.end(), header.begin(), header.end());
-  for (size_t i = 0; i < data_bytes; ++i) image.push_back(static_cast<uint8_t>(i));
+  std::memcpy(image.data() + 8, header.data(), header.size());
   return image;
 }
 
