@@ -130,11 +130,11 @@ template <int kDim>
 KV_ALWAYS_INLINE void Fold(const float* q, const float* keys, const float* values, int tokens,
                            int head_dim, float scale, AttentionState* state) {
   const int dim = kDim > 0 ? kDim : head_dim;
-  alignas(64) float weights[kSlotsPerPage] = {};
+  alignas(kTileAlignment) float weights[kSlotsPerPage] = {};
   Logits<kDim>(q, keys, tokens, dim, scale, weights);
   float max = state->max;
   for (int t = 0; t < tokens; ++t) max = max > weights[t] ? max : weights[t];
-  // Sixteen always, a whole vector; those past `tokens` are zeroed after.
+  // Sixteen always, a whole vector; those past `tokens` come out as anything and are zeroed after.
   for (int t = 0; t < kSlotsPerPage; ++t) weights[t] = ExpOfNegative(weights[t] - max);
   for (int t = tokens; t < kSlotsPerPage; ++t) weights[t] = 0.0f;
   const float keep = state->sum == 0.0f ? 0.0f : ExpOfNegative(state->max - max);

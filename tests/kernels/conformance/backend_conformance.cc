@@ -193,7 +193,7 @@ TEST_P(BackendConformance, KMeansSurvivorsEqualALiteralTranscription) {
 }
 
 TEST_P(BackendConformance, RandomHistoriesAgreeWithAPlainModel) {
-  for (uint64_t seed = 0; seed < 6; ++seed) {
+  for (uint64_t seed = 0; seed < 4; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     Bf16Gaussian random(seed);
     ClassFormats formats;
