@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/cli/calibrate/sampler.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "common/base/status_macros.h"
+#include "services/decode/pool/sequence_cache.h"
+
+namespace palimpsest::cli {
+namespace {
+
+constexpr ClassFormats kBf16 = ClassFormats::Uniform({Format::kBf16, Format::kBf16});
+
+struct Chain {
+  size_t index = 0;  // into the prompts and the runs
+  uint32_t prompt_done = 0;
+  uint32_t generated = 0;
+  int32_t next_token = 0;
+  bool ended = false;
+  std::unique_ptr<SequenceCache> cache;
+};
+
+// Measures the chains of one step that are due, in every layer.
+class Observer final : public LayerObserver {
+ public:
+  Observer(Backend* backend, absl::Span<const SequenceView> views, std::vector<StepRows> rows,
+           std::vector<SparsityRun*> runs)
+      : backend_(backend), views_(views), rows_(std::move(rows)), runs_(std::move(runs)) {}
+
+  bool wanted() const { return !rows_.empty(); }
+
+  absl::Status AfterAttend(int layer, const LayerActivations& io) override {
+    std::vector<float> sparsity(rows_.size());
+    KV_RETURN_IF_ERROR(
+        backend_->MeasureSparsity(layer, views_, rows_, io, absl::MakeSpan(sparsity)));
+    KV_RETURN_IF_ERROR(backend_->Synchronize());
+    for (size_t i = 0; i < runs_.size(); ++i) runs_[i]->by_layer[layer].push_back(sparsity[i]);
+    return absl::OkStatus();
+  }
+
+ private:
+  Backend* backend_;
+  absl::Span<const SequenceView> views_;
+  std::vector<StepRows> rows_;
+  std::vector<SparsityRun*> runs_;
+};
+
+class Sampler {
+ public:
+  Sampler(Model* model, Backend* backend, PagePool* pool, absl::Span<const SampledPrompt> prompts,
+          const SamplerOptions& options)
+      : model_(model), backend_(backend), pool_(pool), prompts_(prompts), options_(options) {
+    runs_.resize(prompts.size());
+    for (SparsityRun& run : runs_) run.by_layer.resize(model->config().layers);
+    for (uint32_t i = options.batch; i > 0; --i) free_open_groups_.push_back(i - 1);
+  }
+
+  absl::StatusOr<std::vector<SparsityRun>> Run(const SamplerHandler& on_step) {
+    while (progress_.prompts_done < prompts_.size()) {
+      Admit();
+      KV_RETURN_IF_ERROR(Step());
+      KV_RETURN_IF_ERROR(SealFullGroups());
+      KV_RETURN_IF_ERROR(Retire());
+      KV_RETURN_IF_ERROR(on_step(progress_));
+    }
+    return std::move(runs_);
+  }
+
+ private:
+  void Admit() {
+    while (next_ < prompts_.size() && !free_open_groups_.empty()) {
+      Chain chain;
+      chain.index = next_++;
+      chain.cache = std::make_unique<SequenceCache>(
+          pool_, backend_,
+          SequenceCacheOptions{
+              .formats = kBf16,
+              .open_group = free_open_groups_.back(),
+              .prompt_tokens = static_cast<uint32_t>(prompts_[chain.index].tokens.size())});
+      free_open_groups_.pop_back();
+      chains_.push_back(std::move(chain));
+    }
+  }
+
+  bool IsDue(const Chain& chain) const {
+    return chain.generated >= options_.first_step &&
+           (chain.generated - options_.first_step) % options_.every == 0;
+  }
+
+  // One ragged step: a token of each decoding chain, a group of each prompt that is being read.
+  absl::Status Step() {
+    std::vector<SequenceView> views;
+    std::vector<StepRows> rows, due_rows;
+    std::vector<int32_t> tokens;
+    std::vector<uint32_t> logit_rows;
+    std::vector<Chain*> stepping, sampling;
+    std::vector<SparsityRun*> due_runs;
+    for (Chain& chain : chains_) {
+      const std::vector<int32_t>& prompt = prompts_[chain.index].tokens;
+      const auto left = static_cast<uint32_t>(prompt.size()) - chain.prompt_done;
+      const uint32_t room = kGroupTokens - chain.cache->open_count();
+      const uint32_t count = left > 0 ? std::min(left, room) : 1;
+      const auto row = static_cast<uint32_t>(tokens.size());
+      if (row + count > static_cast<uint32_t>(model_->rows_max())) break;
+      rows.push_back({.sequence = static_cast<uint32_t>(views.size()), .row = row, .count = count});
+      views.push_back(chain.cache->view());
+      stepping.push_back(&chain);
+      if (left > 0) {
+        const auto first = prompt.begin() + chain.prompt_done;
+        tokens.insert(tokens.end(), first, first + count);
+      } else {
+        tokens.push_back(chain.next_token);
+      }
+      if (left > count) continue;
+      logit_rows.push_back(row + count - 1);
+      sampling.push_back(&chain);
+      if (left > 0 || !IsDue(chain)) continue;
+      due_rows.push_back(rows.back());
+      due_runs.push_back(&runs_[chain.index]);
+    }
+    std::vector<float> logits(logit_rows.size() * model_->config().vocab_size);
+    Observer observer(backend_, views, std::move(due_rows), due_runs);
+    KV_RETURN_IF_ERROR(model_->Forward({.tokens = tokens,
+                                        .sequences = views,
+                                        .rows = rows,
+                                        .logit_rows = logit_rows,
+                                        .observer = observer.wanted() ? &observer : nullptr},
+                                       *backend_, absl::MakeSpan(logits)));
+    progress_.samples += due_runs.size();
+    for (size_t i = 0; i < stepping.size(); ++i) {
+      Chain& chain = *stepping[i];
+      chain.cache->CommitAppend(rows[i].count);
+      if (chain.prompt_done < prompts_[chain.index].tokens.size()) {
+        chain.prompt_done += rows[i].count;
+      }
+    }
+    ChooseTokens(sampling, logits);
+    return absl::OkStatus();
+  }
+
+  // Greedy; the first of equal logits.
+  void ChooseTokens(const std::vector<Chain*>& sampling, const std::vector<float>& logits) {
+    const auto vocab = static_cast<size_t>(model_->config().vocab_size);
+    const std::vector<int32_t>& ends = model_->config().eos_ids;
+    for (size_t i = 0; i < sampling.size(); ++i) {
+      Chain& chain = *sampling[i];
+      const auto first = logits.begin() + static_cast<ptrdiff_t>(i * vocab);
+      chain.next_token = static_cast<int32_t>(std::max_element(first, first + vocab) - first);
+      ++chain.generated;
+      ++progress_.tokens_generated;
+      const bool stop = std::find(ends.begin(), ends.end(), chain.next_token) != ends.end();
+      chain.ended = stop || chain.generated >= prompts_[chain.index].max_new_tokens;
+    }
+  }
+
+  absl::Status SealFullGroups() {
+    std::vector<SequenceCache*> full;
+    std::vector<SequenceView> views;
+    std::vector<SealOrder> orders;
+    for (Chain& chain : chains_) {
+      if (chain.cache->open_count() < kGroupTokens) continue;
+      KV_ASSIGN_OR_RETURN(
+          const SealOrder order,
+          chain.cache->PlanSeal(Thought::kReasoning, static_cast<uint32_t>(orders.size())));
+      orders.push_back(order);
+      full.push_back(chain.cache.get());
+      views.push_back(chain.cache->view());
+    }
+    if (orders.empty()) return absl::OkStatus();
+    KV_RETURN_IF_ERROR(backend_->Seal(views, orders));
+    for (SequenceCache* cache : full) cache->CommitSeal(Thought::kReasoning, false);
+    return absl::OkStatus();
+  }
+
+  absl::Status Retire() {
+    for (Chain& chain : chains_) {
+      if (!chain.ended) continue;
+      KV_RETURN_IF_ERROR(chain.cache->Release());
+      free_open_groups_.push_back(chain.cache->open_group());
+      ++progress_.prompts_done;
+    }
+    chains_.erase(std::remove_if(chains_.begin(), chains_.end(),
+                                 [](const Chain& chain) { return chain.ended; }),
+                  chains_.end());
+    return absl::OkStatus();
+  }
+
+  Model* model_;
+  Backend* backend_;
+  PagePool* pool_;
+  absl::Span<const SampledPrompt> prompts_;
+  const SamplerOptions& options_;
+  std::vector<SparsityRun> runs_;
+  std::vector<Chain> chains_;
+  std::vector<uint32_t> free_open_groups_;
+  size_t next_ = 0;
+  SamplerProgress progress_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<SparsityRun>> SampleSparsity(Model* model, Backend* backend,
+                                                        PagePool* pool,
+                                                        absl::Span<const SampledPrompt> prompts,
+                                                        const SamplerOptions& options,
+                                                        const SamplerHandler& on_step) {
+  return Sampler(model, backend, pool, prompts, options).Run(on_step);
+}
+
+uint64_t PoolBytesFor(const CacheShape& shape, absl::Span<const SampledPrompt> prompts,
+                      uint32_t batch) {
+  std::vector<uint64_t> pages;
+  for (const SampledPrompt& prompt : prompts) {
+    pages.push_back((prompt.tokens.size() + prompt.max_new_tokens) / kSlotsPerPage + 1);
+  }
+  std::sort(pages.rbegin(), pages.rend());
+  pages.resize(std::min<size_t>(pages.size(), batch));
+  uint64_t total = 0;
+  for (const uint64_t count : pages) total += count;
+  // Frames waste up to 4 % of themselves, and the last ones are partly empty.
+  return MakePageLayout(shape, kBf16.of(Thought::kReasoning)).page_bytes * (total + total / 8) +
+         16 * ChooseFrameBytes(shape);
+}
+
+}  // namespace palimpsest::cli

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Full-cache runs that record the attention sparsity of every layer: what a calibration is made of.
+// Greedy and in a fixed order, so that the same model and prompts give the same samples.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/policy/calibration.h"
+#include "kernels/backend.h"
+#include "services/decode/model/model.h"
+#include "services/decode/pool/page_pool.h"
+
+namespace palimpsest::cli {
+
+struct SampledPrompt {
+  std::vector<int32_t> tokens;  // at least one
+  uint32_t max_new_tokens = 0;
+};
+
+struct SamplerOptions {
+  uint32_t first_step = 64;  // generated tokens before the first sample: short chains say little
+  uint32_t every = 4;        // generated tokens between samples
+  uint32_t batch = 16;       // chains at once; at most the backend's open groups
+};
+
+struct SamplerProgress {
+  uint32_t prompts_done = 0;
+  uint64_t tokens_generated = 0;
+  uint64_t samples = 0;  // (chain, step) pairs measured
+};
+
+// Called after each step. An error ends the sampling with it.
+using SamplerHandler = std::function<absl::Status(const SamplerProgress&)>;
+
+// One run a prompt, in order. ResourceExhausted when the pool cannot hold the chains; what the
+// model or the backend says otherwise.
+absl::StatusOr<std::vector<SparsityRun>> SampleSparsity(Model* model, Backend* backend,
+                                                        PagePool* pool,
+                                                        absl::Span<const SampledPrompt> prompts,
+                                                        const SamplerOptions& options,
+                                                        const SamplerHandler& on_step);
+
+// Bytes of a pool that holds any `batch` of these prompts' chains at once.
+uint64_t PoolBytesFor(const CacheShape& shape, absl::Span<const SampledPrompt> prompts,
+                      uint32_t batch);
+
+}  // namespace palimpsest::cli

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/cli/demo/settings.h"
+
+#include <algorithm>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "common/base/text.h"
+#include "services/cli/assets.h"
+
+namespace palimpsest::cli {
+namespace {
+
+constexpr absl::string_view kHeldOut = "lab/reasoner/problems/heldout.jsonl";
+constexpr uint32_t kChainTokensMin = 1000;
+constexpr uint32_t kChainTokensMax = 3000;
+
+std::string PolicyHelp() {
+  std::string help = "What to compare; repeat it or separate by commas.";
+  for (const std::string& name : PolicyNames()) {
+    const absl::StatusOr<std::string> text = PolicyDescription(name);
+    if (text.ok()) absl::StrAppend(&help, " ", name, ": ", *text, ".");
+  }
+  return help;
+}
+
+absl::Status Wrong(absl::string_view message) { return absl::InvalidArgumentError(message); }
+
+// Is the budget of this policy one that can be reached?
+bool IsBounded(const PolicySpec& spec) { return spec.budget_tokens < limits::kPositionMax; }
+
+absl::StatusOr<PolicySpec> SpecFor(const DemoSettings& settings, const std::string& name) {
+  absl::StatusOr<PolicySpec> spec = DefaultSpec(name);
+  if (!spec.ok()) return Wrong(absl::StrCat("--policy: ", spec.status().message()));
+  if (settings.formats.empty()) return spec;
+  const absl::StatusOr<ClassFormats> formats = ParseClassFormats(settings.formats);
+  if (!formats.ok()) return Wrong(absl::StrCat("--formats: ", formats.status().message()));
+  spec->formats = *formats;
+  return spec;
+}
+
+absl::StatusOr<PlannedRun> Bounded(PolicySpec spec, const std::string& budget) {
+  if (!absl::SimpleAtoi(budget, &spec.budget_tokens)) {
+    return Wrong(
+        absl::StrCat("--budget: ", Quoted(budget), " is not a number of tokens, for example 512"));
+  }
+  const auto policy = NewPolicy(spec);
+  if (!policy.ok()) return Wrong(absl::StrCat("--budget: ", policy.status().message()));
+  return PlannedRun{std::move(spec), true};
+}
+
+absl::StatusOr<ProblemSet> FirstHeldOut(uint32_t count) {
+  KV_ASSIGN_OR_RETURN(const std::string path, FindShipped(kHeldOut, "--problems FILE"));
+  KV_ASSIGN_OR_RETURN(const std::vector<CountdownProblem> all, ReadProblems(path));
+  ProblemSet set;
+  for (const CountdownProblem& problem : all) {
+    const bool fits =
+        problem.chain_tokens >= kChainTokensMin && problem.chain_tokens <= kChainTokensMax;
+    if (fits && set.problems.size() < count) set.problems.push_back(problem);
+  }
+  if (set.problems.size() < count) {
+    return Wrong(absl::StrCat("--problems ", count, ": only ", set.problems.size(),
+                              " held-out problems have chains of ", kChainTokensMin, " to ",
+                              kChainTokensMax, " tokens. For others give the file: --problems ",
+                              path));
+  }
+  set.source = absl::StrCat(count, " held-out problem", count == 1 ? "" : "s");
+  return set;
+}
+
+}  // namespace
+
+std::unique_ptr<SettingsTable> NewDemoSettingsTable(DemoSettings* settings) {
+  auto table = std::make_unique<SettingsTable>(
+      "palimpsest demo",
+      "Starts a store shard and a decode worker, has a small reasoning model solve problems whose "
+      "answers can be checked, and shows what each cache policy saves and costs.");
+  table->Section("What to run");
+  table->List("policy", &settings->policy, {1, 16}, {PolicyHelp(), "full,thinkv"});
+  table->List(
+      "budget", &settings->budget, {1, 16},
+      {"Tokens a policy may keep of a chain, prompt apart; repeat it or separate by commas. "
+       "Every policy is run at every budget; full is run once.",
+       "1024,512"});
+  table->Text("formats", &settings->formats,
+              {"Precision of the pages instead of each policy's own: bf16, fp8, nvfp4, ternary, a "
+               "K/V pair, R4E4T2, or R=...,E=...,T=...",
+               "nvfp4/ternary"});
+  table->Text("problems", &settings->problems,
+              {"How many of the held-out problems with chains of 1,000 to 3,000 tokens, or a file "
+               "of problems.",
+               "lab/reasoner/problems/short.jsonl"});
+  table->Text(
+      "model", &settings->model,
+      {"Hugging Face folder of the reasoner; by default the shipped one.", "lab/reasoner/model"});
+  table->Integer("max_new_tokens", &settings->max_new_tokens, {0, limits::kPositionMax},
+                 "Where a chain is cut off; 0: a quarter beyond its reference chain.");
+  table->Integer("batch", &settings->batch, {0, limits::kRequestsPerBatchMax},
+                 "Chains in flight; 0: all at once.");
+  table->Integer("seed", &settings->seed, {0, INT64_MAX}, "Seed of the requests.");
+  table->Section("Where to run");
+  table->Text("worker", &settings->worker,
+              {"A running worker to use instead of starting one.", "127.0.0.1:7501"});
+  table->Switch("store", &settings->store, "Start a shard; without it the worker plans by itself.");
+  table->Switch("lockstep", &settings->lockstep,
+                "The worker waits for every plan: slower, and equal runs give equal tokens.");
+  table->Text("calibration", &settings->calibration,
+              {"File made by `palimpsest calibrate`; by default calibration.json of the model, "
+               "where there is one.",
+               "calibration.json"});
+  table->Integer("threads", &settings->threads, {0, 1024}, "Of the worker; 0 takes every core.");
+  table->Bytes("pool_bytes", &settings->pool_bytes, {1ull << 20, 1ull << 44},
+               {"Size of the worker's page pool.", "1GiB"});
+  table->Duration("timeout", &settings->timeout, {std::chrono::seconds(1), std::chrono::hours(24)},
+                  {"Gives up after this time, with exit code 4.", "15m"});
+  table->Section("Output");
+  table->Choice<OutputFormat>("format", &settings->format,
+                              {{"table", OutputFormat::kTable}, {"json", OutputFormat::kJson}},
+                              "On stdout; progress and messages go to stderr.");
+  table->Switch("verbose", &settings->verbose, "The result of every problem, too.");
+  table->Switch("quiet", &settings->quiet, "No progress.");
+  const auto attached = [settings] { return !settings->worker.empty(); };
+  table->Conflict(
+      {"worker", "store"}, [=] { return attached() && !settings->store; },
+      "a running worker has its store already");
+  table->Conflict(
+      {"worker", "lockstep"}, [=] { return attached() && settings->lockstep; },
+      "lockstep is a running worker's own setting: start it with --lockstep");
+  table->Conflict(
+      {"worker", "calibration"}, [=] { return attached() && !settings->calibration.empty(); },
+      "a running worker has its calibration already");
+  table->Example("", "14 problems: the full cache, and thinkv at two budgets");
+  table->Example("--policy full --format json", "one JSON document with the accuracy");
+  table->Example("--policy thinkv --budget 256 --budget 512 --problems 4 --verbose",
+                 "two small budgets, every chain's result");
+  table->Example("--worker 127.0.0.1:7501 --policy thinkv", "use a worker that is running");
+  return table;
+}
+
+absl::StatusOr<std::vector<PlannedRun>> PlanRuns(const DemoSettings& settings) {
+  std::vector<PlannedRun> runs;
+  for (const std::string& name : settings.policy) {
+    KV_ASSIGN_OR_RETURN(const PolicySpec spec, SpecFor(settings, name));
+    if (!IsBounded(spec)) {
+      runs.push_back({spec, false});
+      continue;
+    }
+    for (const std::string& budget : settings.budget) {
+      KV_ASSIGN_OR_RETURN(PlannedRun run, Bounded(spec, budget));
+      runs.push_back(std::move(run));
+    }
+  }
+  for (size_t i = 0; i < runs.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (runs[i].spec == runs[j].spec) {
+        return Wrong(absl::StrCat("--policy, --budget: ", runs[i].spec.name,
+                                  " with the same budget is given twice"));
+      }
+    }
+  }
+  return runs;
+}
+
+absl::StatusOr<ProblemSet> ChooseProblems(const std::string& text) {
+  uint32_t count = 0;
+  if (absl::SimpleAtoi(text, &count)) {
+    if (count > 0) return FirstHeldOut(count);
+    return Wrong("--problems: expected at least 1");
+  }
+  absl::StatusOr<std::vector<CountdownProblem>> problems = ReadProblems(text);
+  if (!problems.ok()) return Wrong(absl::StrCat("--problems: ", problems.status().message()));
+  const std::string source = absl::StrCat(problems->size(), " problem",
+                                          problems->size() == 1 ? "" : "s", " of ", Escaped(text));
+  return ProblemSet{source, *std::move(problems)};
+}
+
+}  // namespace palimpsest::cli

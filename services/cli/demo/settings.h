@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// What can be asked of `palimpsest demo`, and what that means: which problems, which runs.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/settings.h"
+#include "common/policy/policy.h"
+#include "services/cli/countdown.h"
+
+namespace palimpsest::cli {
+
+enum class OutputFormat : uint8_t { kTable, kJson };
+
+struct DemoSettings {
+  std::vector<std::string> policy = {"full", "thinkv"};
+  std::vector<std::string> budget = {"1024", "512"};
+  std::string problems = "14";
+  std::string model;    // empty: the shipped one, or the worker's
+  std::string formats;  // empty: each policy's own
+  std::string worker;   // HOST:PORT; empty: start a shard and a worker
+  std::string calibration;
+  bool lockstep = false;
+  bool store = true;
+  bool verbose = false;
+  bool quiet = false;
+  uint64_t seed = 1;
+  uint32_t batch = 0;
+  uint32_t max_new_tokens = 0;
+  uint32_t threads = 0;
+  uint64_t pool_bytes = 512ull << 20;
+  std::chrono::nanoseconds timeout = std::chrono::minutes(15);
+  OutputFormat format = OutputFormat::kTable;
+};
+
+// `settings` outlives the table.
+std::unique_ptr<SettingsTable> NewDemoSettingsTable(DemoSettings* settings);
+
+// One pass to be made.
+struct PlannedRun {
+  PolicySpec spec;
+  bool bounded = false;  // the budget means something to this policy
+};
+
+// Every policy at every budget, once where the budget means nothing. InvalidArgument names the flag
+// and what is allowed.
+absl::StatusOr<std::vector<PlannedRun>> PlanRuns(const DemoSettings& settings);
+
+struct ProblemSet {
+  std::string source;  // for people
+  std::vector<CountdownProblem> problems;
+};
+
+// A number: the first held-out problems whose chains have 1,000 to 3,000 tokens, so that a demo is
+// short and budgets mean something. Else a file, whole.
+absl::StatusOr<ProblemSet> ChooseProblems(const std::string& problems);
+
+}  // namespace palimpsest::cli
