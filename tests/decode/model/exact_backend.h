@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -81,20 +82,28 @@ class ExactBackend final : public Backend {
       const float* q = static_cast<const float*>(io.q) + at;
       double best = -HUGE_VAL;
       for (size_t t = 0; t < tokens; ++t) {
-        double dot = 0;
-        for (size_t d = 0; d < dim; ++d) dot += double{q[d]} * lane.k[t * width + kv + d];
-        weight[t] = dot * io.scale;
+        weight[t] = Dot(q, &lane.k[t * width + kv], dim) * io.scale;
         best = std::max(best, weight[t]);
       }
       double sum = 0;
-      for (double& w : weight) sum += w = std::exp(w - best);
-      float* out = static_cast<float*>(io.out) + at;
-      for (size_t d = 0; d < dim; ++d) {
-        double value = 0;
-        for (size_t t = 0; t < tokens; ++t) value += weight[t] * lane.v[t * width + kv + d];
-        out[d] = static_cast<float>(value / sum);
+      std::vector<double> value(dim, 0.0);
+      for (size_t t = 0; t < tokens; ++t) {
+        const double share = std::exp(weight[t] - best);
+        sum += share;
+        for (size_t d = 0; d < dim; ++d) value[d] += share * lane.v[t * width + kv + d];
       }
+      float* out = static_cast<float*>(io.out) + at;
+      for (size_t d = 0; d < dim; ++d) out[d] = static_cast<float>(value[d] / sum);
     }
+  }
+
+  // head_dim is a multiple of 16; sixteen partial sums let the compiler vectorise.
+  static double Dot(const float* a, const float* b, size_t size) {
+    double partial[16] = {};
+    for (size_t d = 0; d < size; d += 16) {
+      for (int i = 0; i < 16; ++i) partial[i] += double{a[d + i]} * b[d + i];
+    }
+    return std::accumulate(partial, partial + 16, 0.0);
   }
 
   const CacheShape shape_;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads what lab/agreement/record_reference.py recorded, and holds a model against it.
+// Reads what the two record_reference.py recorded (lab/agreement, lab/reasoner), and holds a model
+// against it.
 #pragma once
 
 #include <cmath>
 #include <fstream>
-#include <optional>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -23,36 +24,50 @@ struct ReferenceRow {
 
 struct Reference {
   std::string prompt;
-  std::vector<int32_t> prompt_ids, greedy_ids;
+  std::vector<int32_t> prompt_ids;
+  std::vector<int32_t> forced_ids;  // fed after the prompt when logits are compared
+  std::vector<int32_t> greedy_ids;  // what follows the prompt greedily
   std::vector<ReferenceRow> rows;
 };
 
-// Nothing when the file is not in record_reference.py's format.
-inline std::optional<Reference> TryReadReference(const std::string& path) {
+inline nlohmann::json ReadJson(const std::string& path) {
   std::ifstream file(path);
-  const nlohmann::json json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
-  for (const char* key : {"prompt", "prompt_ids", "greedy_ids", "positions"}) {
-    if (!json.is_object() || !json.contains(key)) return std::nullopt;
-  }
-  Reference out{json["prompt"], json["prompt_ids"], json["greedy_ids"], {}};
-  for (const auto& row : json["positions"]) {
+  return nlohmann::json::parse(file);
+}
+
+// What lab/agreement/record_reference.py wrote.
+inline Reference ReadReference(const std::string& path) {
+  const nlohmann::json json = ReadJson(path);
+  const std::vector<int32_t> greedy = json.at("greedy_ids");
+  Reference out{json.at("prompt"), json.at("prompt_ids"), greedy, greedy, {}};
+  for (const auto& row : json.at("positions")) {
     out.rows.push_back({row.at("position"), row.at("indices"), row.at("logits")});
   }
   return out;
 }
 
-inline Reference ReadReference(const std::string& path) {
-  const std::optional<Reference> reference = TryReadReference(path);
-  KV_CHECK(reference.has_value());
-  return *reference;
+// What lab/reasoner/record_reference.py wrote, with whole rows of logits.
+inline std::vector<Reference> ReadReasonerReferences(const std::string& path) {
+  std::vector<Reference> out;
+  const nlohmann::json json = ReadJson(path);
+  for (const auto& item : json.at("cases")) {
+    Reference& reference = out.emplace_back(Reference{
+        item.at("prompt"), item.at("prompt_ids"), item.at("chain_ids"), item.at("greedy_ids"), {}});
+    for (const auto& row : item.at("logits")) {
+      const std::vector<float> values = row.at("values");
+      std::vector<int32_t> indices(values.size());
+      std::iota(indices.begin(), indices.end(), 0);
+      reference.rows.push_back({row.at("position"), indices, values});
+    }
+  }
+  return out;
 }
 
-// Expects the recorded logits within `tolerance`, teacher-forced over prompt and greedy tokens,
-// and then the same greedy tokens from the prompt alone. Uses sequences 0 and 1 of `chains`.
-// Returns the largest logit error.
+// Expects the recorded logits within `tolerance`, teacher-forced, and then the same greedy tokens
+// from the prompt alone. Uses sequences 0 and 1 of `chains`. Returns the largest logit error.
 inline double ExpectAgrees(const Reference& reference, double tolerance, Chains* chains) {
   std::vector<int32_t> text = reference.prompt_ids;
-  text.insert(text.end(), reference.greedy_ids.begin(), reference.greedy_ids.end());
+  text.insert(text.end(), reference.forced_ids.begin(), reference.forced_ids.end());
   const auto forced = chains->FeedAll(0, text, 16);
   double worst = 0;
   for (const ReferenceRow& row : reference.rows) {
