@@ -43,6 +43,39 @@ std::string Trimmed(std::string line) {
   return line;
 }
 
+std::vector<int> ColumnWidths(const Table& table) {
+  std::vector<int> widths;
+  for (size_t i = 0; i < table.columns.size(); ++i) {
+    int width = DisplayWidth(table.columns[i].heading);
+    for (const auto& row : table.rows) {
+      KV_CHECK(row.size() == table.columns.size());
+      width = std::max(width, DisplayWidth(row[i]));
+    }
+    widths.push_back(width);
+  }
+  return widths;
+}
+
+int WidthOf(const Table& table) {
+  int total = -2;
+  for (const int width : ColumnWidths(table)) total += width + 2;
+  return total;
+}
+
+std::string Grid(const Table& table) {
+  const std::vector<int> widths = ColumnWidths(table);
+  const auto line = [&](const auto& cell) {
+    std::string text;
+    for (size_t i = 0; i < widths.size(); ++i) {
+      absl::StrAppend(&text, i > 0 ? "  " : "", Padded(cell(i), widths[i], table.columns[i].right));
+    }
+    return absl::StrCat(Trimmed(text), "\n");
+  };
+  std::string out = line([&](size_t i) { return table.columns[i].heading; });
+  for (const auto& row : table.rows) out += line([&](size_t i) { return row[i]; });
+  return out;
+}
+
 std::string Records(const Table& table) {
   std::string out;
   for (size_t row = 0; row < table.rows.size(); ++row) {
@@ -144,33 +177,26 @@ StyledLine Timeline(absl::string_view letters, int width, bool utf8) {
   return line;
 }
 
+namespace {
+
+// Rows become columns: the headings stand at the left, the first column's cells on top.
+Table Transposed(const Table& table) {
+  Table turned;
+  turned.columns.push_back({table.columns[0].heading, false});
+  for (const auto& row : table.rows) turned.columns.push_back({row[0], true});
+  for (size_t i = 1; i < table.columns.size(); ++i) {
+    turned.rows.push_back({table.columns[i].heading});
+    for (const auto& row : table.rows) turned.rows.back().push_back(row[i]);
+  }
+  return turned;
+}
+
+}  // namespace
+
 std::string ToText(const Table& table, int columns) {
-  std::vector<int> widths;
-  int total = -2;
-  for (size_t i = 0; i < table.columns.size(); ++i) {
-    int width = DisplayWidth(table.columns[i].heading);
-    for (const auto& row : table.rows) {
-      KV_CHECK(row.size() == table.columns.size());
-      width = std::max(width, DisplayWidth(row[i]));
-    }
-    widths.push_back(width);
-    total += width + 2;
-  }
-  if (total > columns) return Records(table);
-  std::string out, line;
-  for (size_t i = 0; i < widths.size(); ++i) {
-    const Table::Column& column = table.columns[i];
-    absl::StrAppend(&line, i > 0 ? "  " : "", Padded(column.heading, widths[i], column.right));
-  }
-  absl::StrAppend(&out, Trimmed(line), "\n");
-  for (const auto& row : table.rows) {
-    line.clear();
-    for (size_t i = 0; i < widths.size(); ++i) {
-      absl::StrAppend(&line, i > 0 ? "  " : "", Padded(row[i], widths[i], table.columns[i].right));
-    }
-    absl::StrAppend(&out, Trimmed(line), "\n");
-  }
-  return out;
+  if (WidthOf(table) <= columns) return Grid(table);
+  const Table turned = Transposed(table);
+  return WidthOf(turned) <= columns ? Grid(turned) : Records(table);
 }
 
 std::string Wrapped(absl::string_view text, int columns, absl::string_view indent) {

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kLabelColumns = 8;  // "cache", "pool", "pages"
 constexpr int kBarColumnsMax = 48;
+constexpr int kNarrowColumns = 60;  // below, only what matters most is said
 constexpr std::array<Style, kFormatCount> kFormatStyles = {Style::kFormat16, Style::kFormat8,
                                                            Style::kFormat4, Style::kFormat2};
 constexpr std::array<char, kFormatCount> kFormatLetters = {'b', '8', '4', '2'};
@@ -26,6 +27,16 @@ std::string Left(absl::string_view text, int width, bool utf8) {
   std::string out = Clipped(text, width, utf8);
   out.append(std::max(0, width - DisplayWidth(out)), ' ');
   return out;
+}
+
+bool IsNarrow(const Terminal& terminal) { return terminal.columns <= kNarrowColumns; }
+
+// Problems differ at the end of their names.
+std::string ShortName(const std::string& id, int width, bool utf8) {
+  return Left(DisplayWidth(id) <= width || id.size() <= static_cast<size_t>(width)
+                  ? id
+                  : id.substr(id.size() - static_cast<size_t>(width)),
+              width, utf8);
 }
 
 // Labels, a bar as wide as fits before `text`, and the text.
@@ -85,9 +96,9 @@ StyledLine OutlineRow(const DemoOutline& outline, size_t i, const RunProgress& p
 StyledLine CacheRow(const PoolStatus& pool, const Terminal& terminal) {
   const auto live = static_cast<double>(pool.footprint_bytes);
   const auto full = static_cast<double>(pool.full_bytes);
-  const std::string text =
-      absl::StrCat(HumanPercent(PercentOf(live, full)), "  ", HumanBytes(pool.footprint_bytes),
-                   " of ", HumanBytes(pool.full_bytes), " full bf16");
+  const std::string text = absl::StrCat(
+      HumanPercent(PercentOf(live, full)), "  ", HumanBytes(pool.footprint_bytes),
+      IsNarrow(terminal) ? "" : absl::StrCat(" of ", HumanBytes(pool.full_bytes), " full bf16"));
   const StyledLine bar = Bar(full > 0 ? live / full : 0.0, BarColumns(terminal, text),
                              terminal.utf8, Style::kReasoning);
   return Row("cache", bar, text);
@@ -96,9 +107,9 @@ StyledLine CacheRow(const PoolStatus& pool, const Terminal& terminal) {
 StyledLine PoolRow(const PoolStatus& pool, const Terminal& terminal) {
   const auto used = static_cast<double>(pool.used_bytes);
   const auto capacity = static_cast<double>(pool.capacity_bytes);
-  const std::string text =
-      absl::StrCat(HumanPercent(PercentOf(used, capacity)), "  ", HumanBytes(pool.used_bytes),
-                   " of ", HumanBytes(pool.capacity_bytes), " pool");
+  const std::string text = absl::StrCat(
+      HumanPercent(PercentOf(used, capacity)), "  ", HumanBytes(pool.used_bytes),
+      IsNarrow(terminal) ? "" : absl::StrCat(" of ", HumanBytes(pool.capacity_bytes), " pool"));
   const StyledLine bar = Bar(capacity > 0 ? used / capacity : 0.0, BarColumns(terminal, text),
                              terminal.utf8, Style::kExecution);
   return Row("pool", bar, text);
@@ -130,8 +141,10 @@ StyledLine PagesRow(const PoolStatus& pool, const Terminal& terminal) {
 // One chain: what it is, how far it is, what it holds, how it thinks.
 StyledLine ChainRow(const ChainResult& chain, const ChainStatus* live, const Terminal& terminal) {
   const int width = terminal.columns - 1;
-  const int name_columns = width >= 60 ? 13 : 8;
-  const std::string name = Left(chain.problem.id, name_columns, terminal.utf8);
+  const bool wide = !IsNarrow(terminal);
+  const int name_columns = wide ? 13 : 4;
+  const std::string name =
+      absl::StrCat(ShortName(chain.problem.id, name_columns - 1, terminal.utf8), " ");
   if (chain.finished) {
     const bool right = chain.verdict == Verdict::kRight;
     const absl::string_view mark =
@@ -139,13 +152,13 @@ StyledLine ChainRow(const ChainResult& chain, const ChainStatus* live, const Ter
     StyledLine line = {
         {right ? Style::kGood : Style::kBad, absl::StrCat(mark, " ", name)},
         {Style::kPlain, absl::StrFormat("%6s tok ", HumanCount(chain.tokens.size()))}};
-    if (width >= 60) {
+    if (wide) {
       line.push_back(
           {Style::kDim,
            absl::StrFormat("%-20s", right ? "right" : std::string(Name(chain.verdict)))});
     }
-    Append(&line, Timeline(chain.stats.timeline, width - name_columns - (width >= 60 ? 33 : 13),
-                           terminal.utf8));
+    Append(&line,
+           Timeline(chain.stats.timeline, width - name_columns - (wide ? 33 : 13), terminal.utf8));
     return line;
   }
   if (live == nullptr) {
@@ -153,14 +166,14 @@ StyledLine ChainRow(const ChainResult& chain, const ChainStatus* live, const Ter
   }
   StyledLine line = {{Style::kPlain, absl::StrCat("  ", name)},
                      {Style::kPlain, absl::StrFormat("%6s tok ", HumanCount(live->tokens))}};
-  if (width >= 60) {
+  if (wide) {
     const double percent = PercentOf(static_cast<double>(live->footprint_bytes),
                                      static_cast<double>(live->full_bytes));
     line.push_back({Style::kDim, absl::StrFormat("%5s live %8s  ", HumanCount(live->live_tokens),
                                                  HumanPercent(percent))});
   }
-  Append(&line, Timeline(absl::StrCat(live->timeline),
-                         width - name_columns - (width >= 60 ? 33 : 13), terminal.utf8));
+  Append(&line, Timeline(absl::StrCat(live->timeline), width - name_columns - (wide ? 33 : 13),
+                         terminal.utf8));
   return line;
 }
 

@@ -20,8 +20,12 @@ constexpr int kDemoFormatVersion = 1;
 
 std::string Lag(const RunFigures& figures) {
   if (figures.plans_applied == figures.plans_local) return "-";
-  return absl::StrCat(HumanSeconds(figures.plan_lag_mean_ms / 1e3), " / ",
-                      HumanSeconds(figures.plan_lag_max_ms / 1e3));
+  return absl::StrFormat("%.1f/%.1f", figures.plan_lag_mean_ms, figures.plan_lag_max_ms);
+}
+
+std::string Percent(double percent) {
+  if (!std::isfinite(percent)) return "-";
+  return absl::StrFormat(percent < 9.995 ? "%.2f" : "%.1f", percent);
 }
 
 std::string ProblemTable(const RunResult& run, int columns) {
@@ -150,28 +154,28 @@ std::string DemoTable(const DemoFacts& facts, const std::vector<RunResult>& runs
   Table table{.columns = {{"policy", false},
                           {"accuracy"},
                           {"tokens"},
-                          {"cache mean"},
-                          {"cache peak"},
-                          {"all peaks"},
-                          {"pool mean"},
+                          {"mean %"},
+                          {"peak %"},
+                          {"peaks %"},
+                          {"pool %"},
                           {"tokens/s"},
-                          {"plan lag"},
+                          {"lag ms"},
                           {"lost"}},
               .rows = {}};
   for (const RunResult& run : runs) {
     const RunFigures f = FiguresOf(run);
     table.rows.push_back(
-        {Label(run), absl::StrFormat("%u/%u = %.2f", f.right, f.problems, f.accuracy),
-         HumanCount(f.tokens_generated), HumanPercent(f.cache_mean_percent),
-         HumanPercent(f.cache_peak_percent), HumanPercent(f.cache_peak_total_percent),
-         HumanPercent(f.pool_mean_percent), absl::StrFormat("%.0f", f.tokens_per_second), Lag(f),
+        {Label(run), absl::StrFormat("%u/%u %.2f", f.right, f.problems, f.accuracy),
+         HumanCount(f.tokens_generated), Percent(f.cache_mean_percent),
+         Percent(f.cache_peak_percent), Percent(f.cache_peak_total_percent),
+         Percent(f.pool_mean_percent), absl::StrFormat("%.0f", f.tokens_per_second), Lag(f),
          absl::StrCat(f.lost)});
   }
-  std::string out = ToText(table, columns);
+  std::string out = absl::StrCat(ToText(table, columns), "\n");
   absl::StrAppend(
-      &out, Wrapped("Cache: all bytes of the chains in % of K and V in bf16; mean over all steps, "
-                    "peak of the worst chain, peaks of all together. Pool: the same with whole "
-                    "frames. Plan lag: mean / max.",
+      &out, Wrapped("%: all bytes of the chains' caches over K and V of the same tokens in bf16; "
+                    "mean over all steps, peak of the worst chain, peaks of all together, pool "
+                    "with whole frames. lag: from report to applied plan, mean/max.",
                     columns, ""));
   if (facts.verbose) {
     for (const RunResult& run : runs) absl::StrAppend(&out, ProblemTable(run, columns));

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+// The real binary as its user has it: arguments, exit codes, what is said where, and the demo end
+// to end, against the simulated worker always and against the real one where it is built.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace palimpsest::cli {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+struct Outcome {
+  int code = -1;    // exit code
+  int signal = 0;   // that ended it
+  std::string out;  // stdout
+  std::string err;  // stderr
+};
+
+std::string Slurp(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::string Folder() {
+  static const std::string folder = [] {
+    std::string path = testing::TempDir() + "/palimpsest-cli-XXXXXX";
+    return std::string(mkdtemp(path.data()));
+  }();
+  return folder;
+}
+
+// A folder in which both servers are the simulation.
+std::string SimulatedPrograms() {
+  const std::string folder = Folder() + "/bin";
+  if (std::filesystem::create_directory(folder)) {
+    for (const char* const name : {"palimpsest-decode", "palimpsest-kvstore"}) {
+      std::filesystem::create_symlink(SIMULATED_WORKER, folder + "/" + name);
+    }
+  }
+  return folder;
+}
+
+class Process {
+ public:
+  Process(const std::string& program, const std::vector<std::string>& arguments,
+          const std::vector<std::pair<std::string, std::string>>& environment = {}) {
+    static int count = 0;
+    stem_ = absl::StrCat(Folder(), "/", ++count);
+    pid_ = fork();
+    if (pid_ != 0) return;
+    for (const auto& [name, value] : environment) setenv(name.c_str(), value.c_str(), 1);
+    dup2(open((stem_ + ".out").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
+    dup2(open((stem_ + ".err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
+    std::vector<char*> argv = {const_cast<char*>(program.c_str())};
+    for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+    argv.push_back(nullptr);
+    execv(program.c_str(), argv.data());
+    _exit(127);
+  }
+  ~Process() {
+    if (pid_ <= 0) return;
+    kill(pid_, SIGKILL);
+    Wait();
+  }
+
+  pid_t pid() const { return pid_; }
+  std::string out() const { return Slurp(stem_ + ".out"); }
+  std::string err() const { return Slurp(stem_ + ".err"); }
+
+  Outcome Wait() {
+    int status = 0;
+    waitpid(std::exchange(pid_, -1), &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+            WIFSIGNALED(status) ? WTERMSIG(status) : 0, out(), err()};
+  }
+
+  // The port of the line `listening on 127.0.0.1:PORT`.
+  std::string Endpoint() const {
+    for (int i = 0; i < 500; ++i) {
+      const std::string text = out();
+      const size_t at = text.find("listening on ");
+      const size_t end = text.find('\n', at);
+      if (at != std::string::npos && end != std::string::npos)
+        return text.substr(at + 13, end - at - 13);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    ADD_FAILURE() << "it does not listen: " << err();
+    return "127.0.0.1:1";
+  }
+
+ private:
+  std::string stem_;
+  pid_t pid_;
+};
+
+Outcome Palimpsest(const std::vector<std::string>& arguments, const std::string& simulation = "") {
+  return Process(PALIMPSEST, arguments,
+                 {{"PALIMPSEST_BIN", SimulatedPrograms()}, {"PALIMPSEST_SIMULATION", simulation}})
+      .Wait();
+}
+
+constexpr char kFast[] = "rate=20000,chain=300";
+
+TEST(Arguments, NoneUnknownAndMistypedVerbsGetUsageOnStderr) {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{}, {"statsu"}, {"frobnicate"}, {"--frob"}}) {
+    const Outcome outcome = Palimpsest(arguments);
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_THAT(outcome.out, IsEmpty());
+    EXPECT_THAT(outcome.err, HasSubstr("USAGE"));
+  }
+  EXPECT_THAT(Palimpsest({"statsu"}).err, HasSubstr("did you mean status?"));
+}
+
+TEST(Arguments, HelpIsOnStdoutAndHasExamples) {
+  for (const std::vector<std::string>& arguments : {std::vector<std::string>{"--help"},
+                                                    {"help"},
+                                                    {"demo", "--help"},
+                                                    {"status", "--help"},
+                                                    {"calibrate", "--help"},
+                                                    {"help", "demo"}}) {
+    const Outcome outcome = Palimpsest(arguments);
+    EXPECT_EQ(outcome.code, 0);
+    EXPECT_THAT(outcome.out, HasSubstr("EXAMPLES"));
+    EXPECT_THAT(outcome.out, HasSubstr("EXIT CODES"));
+    EXPECT_THAT(outcome.err, IsEmpty());
+  }
+  EXPECT_THAT(Palimpsest({"version"}).out, HasSubstr("palimpsest "));
+}
+
+TEST(Arguments, WrongValuesNameTheFlagAndWhatIsAllowed) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"demo", "--polcy", "full"}, "did you mean --policy?"},
+      {{"demo", "--policy", "fulll"}, "expected one of full, thinkv, window"},
+      {{"demo", "--budget", "-1"}, "--budget: '-1' is not a number of tokens"},
+      {{"demo", "--budget", "1e99"}, "is not a number of tokens"},
+      {{"demo", "--budget", "2"}, "budget_tokens 2: expected 16"},
+      {{"demo", "--policy", "thinkv", "--budget", "64", "--budget", "64"}, "given twice"},
+      {{"demo", "--problems", "0"}, "expected at least 1"},
+      {{"demo", "--problems", "/nonexistent.jsonl"}, "No such file"},
+      {{"demo", "--problems", "100000"}, "only"},
+      {{"demo", "--model", "/tmp"}, "holds no config.json"},
+      {{"demo", "--formats", "int3"}, "expected one of bf16"},
+      {{"demo", "--worker", "127.0.0.1:1", "--lockstep"}, "start it with --lockstep"},
+      {{"status", "--worker", "nonsense"}, "--worker: "},
+      {{"status", "--timeout", "5"}, "500ms"},
+      {{"calibrate", "--out", "/nonexistent/x.json"}, "cannot be written to"},
+      {{"calibrate", "--model", "/nonexistent", "--problems", "1"}, "/nonexistent"},
+  };
+  for (const auto& [arguments, expected] : cases) {
+    const Outcome outcome = Palimpsest(arguments);
+    EXPECT_EQ(outcome.code, 2) << outcome.err;
+    EXPECT_THAT(outcome.out, IsEmpty());
+    EXPECT_THAT(outcome.err, HasSubstr(expected));
+  }
+}
+
+TEST(Arguments, ABadProblemFileIsToldByLine) {
+  const std::string path = Folder() + "/bad.jsonl";
+  std::ofstream(path) << R"({"id": "a", "numbers": [3, 2], "goal": 5, "prompt": "<bos>"})"
+                      << "\n{\n";
+  EXPECT_THAT(Palimpsest({"demo", "--problems", path}).err, HasSubstr("bad.jsonl:2: not a JSON"));
+}
+
+TEST(Status, NobodyThereIsFailureAndSaysWhatToDo) {
+  const Outcome outcome =
+      Palimpsest({"status", "--store", "127.0.0.1:1", "--worker", "127.0.0.1:1"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.out, testing::StartsWith("unhealthy"));
+  EXPECT_THAT(outcome.out, HasSubstr("nothing listens there. Start palimpsest-kvstore"));
+  EXPECT_THAT(outcome.out, HasSubstr("?"));
+}
+
+TEST(Status, AWorkerIsHealthyAndAMissingStoreIsNot) {
+  Process worker(SIMULATED_WORKER, {}, {{"PALIMPSEST_SIMULATION", kFast}});
+  const std::string endpoint = worker.Endpoint();
+  const Outcome healthy = Palimpsest({"status", "--worker", endpoint, "--sequences"});
+  EXPECT_EQ(healthy.code, 0) << healthy.err;
+  EXPECT_THAT(healthy.out, testing::StartsWith("healthy"));
+  const Outcome half =
+      Palimpsest({"status", "--worker", endpoint, "--store", "127.0.0.1:1", "--format", "json"});
+  EXPECT_EQ(half.code, 10);
+  const auto json = nlohmann::json::parse(half.out);
+  EXPECT_FALSE(json["healthy"].get<bool>());
+  EXPECT_FALSE(json["stores"][0]["reachable"].get<bool>());
+  EXPECT_TRUE(json["workers"][0]["tokens_per_second"].is_number());
+}
+
+TEST(Status, TellsAnotherKindOfProcessFromAnotherProtocol) {
+  Process worker(SIMULATED_WORKER, {}, {{"PALIMPSEST_SIMULATION", kFast}});
+  const Outcome kind = Palimpsest({"status", "--store", worker.Endpoint()});
+  EXPECT_EQ(kind.code, 1);
+  EXPECT_THAT(kind.out, HasSubstr("another kind of process"));
+}
+
+TEST(Status, ASilentProcessTimesOut) {
+  Process worker(SIMULATED_WORKER, {}, {{"PALIMPSEST_SIMULATION", "silent=1"}});
+  const auto start = std::chrono::steady_clock::now();
+  const Outcome outcome =
+      Palimpsest({"status", "--worker", worker.Endpoint(), "--timeout", "300ms"});
+  EXPECT_EQ(outcome.code, 4);
+  EXPECT_THAT(outcome.out, HasSubstr("stayed silent for 300ms"));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+}
+
+TEST(Demo, EndsInATrueTable) {
+  const Outcome outcome = Palimpsest({"demo", "--problems", "2", "--verbose"}, kFast);
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("2/2 1.00"));
+  EXPECT_THAT(outcome.out, HasSubstr("thinkv k=512"));
+  EXPECT_THAT(outcome.out, Not(HasSubstr("\x1b")));
+  EXPECT_THAT(outcome.err, Not(HasSubstr("\x1b")));
+}
+
+TEST(Demo, JsonIsOneDocumentWithNumbers) {
+  const Outcome outcome =
+      Palimpsest({"demo", "--problems", "3", "--policy", "full", "--format", "json"}, kFast);
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  const auto json = nlohmann::json::parse(outcome.out);
+  ASSERT_EQ(json["runs"].size(), 1u);
+  EXPECT_EQ(json["runs"][0]["accuracy"], 1.0);
+  EXPECT_EQ(json["runs"][0]["sequences_lost"], 0);
+}
+
+TEST(Demo, WrongAnswersAndLostChainsAreCounted) {
+  const Outcome outcome = Palimpsest(
+      {"demo", "--problems", "4", "--policy", "thinkv", "--budget", "64", "--format", "json"},
+      absl::StrCat(kFast, ",wrong=2,fail=3"));
+  EXPECT_EQ(outcome.code, 0);
+  const auto run = nlohmann::json::parse(outcome.out)["runs"][0];
+  EXPECT_EQ(run["sequences_lost"], 1);
+  EXPECT_EQ(run["right"], 2);
+  EXPECT_THAT(outcome.err, HasSubstr("the simulation was asked to fail"));
+}
+
+TEST(Demo, WaitsForABusyWorkerAndKeepsItsBatch) {
+  const Outcome outcome =
+      Palimpsest({"demo", "--problems", "5", "--policy", "full", "--batch", "2"},
+                 absl::StrCat(kFast, ",busy=1"));
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("5/5"));
+}
+
+TEST(Demo, ARefusedRequestIsOneLineAndExitCode3) {
+  const Outcome outcome = Palimpsest({"demo", "--problems", "2"}, "refuse=1");
+  EXPECT_EQ(outcome.code, 3);
+  EXPECT_THAT(outcome.err, HasSubstr("error: worker refused problem"));
+}
+
+TEST(Demo, ADyingWorkerIsNamedWithItsSignal) {
+  const Outcome outcome = Palimpsest({"demo", "--problems", "2"}, "rate=1000,die=200");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("was killed by signal 9"));
+  EXPECT_THAT(outcome.out, IsEmpty());
+}
+
+TEST(Demo, AWorkerThatCannotStartIsQuoted) {
+  const Outcome outcome =
+      Process(PALIMPSEST, {"demo", "--problems", "2"},
+              {{"PALIMPSEST_BIN", SimulatedPrograms()}, {"PALIMPSEST_SIMULATION_FAILS", "1"}})
+          .Wait();
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("ended with exit code 2; its last words: error: model"));
+}
+
+TEST(Demo, MissingProgramsAreToldWithTheNextStep) {
+  const Outcome outcome =
+      Process(PALIMPSEST, {"demo"}, {{"PALIMPSEST_BIN", "/nonexistent"}}).Wait();
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("palimpsest-kvstore: not found in /nonexistent"));
+}
+
+TEST(Demo, GivesUpInTime) {
+  const Outcome outcome =
+      Palimpsest({"demo", "--problems", "1", "--timeout", "1s"}, "rate=10,chain=3000");
+  EXPECT_EQ(outcome.code, 4);
+  EXPECT_THAT(outcome.err, HasSubstr("the demo is not done after --timeout"));
+}
+
+// Processes whose parent is `parent`.
+std::vector<pid_t> ChildrenOf(pid_t parent) {
+  std::istringstream text(Slurp(absl::StrCat("/proc/", parent, "/task/", parent, "/children")));
+  std::vector<pid_t> children;
+  for (pid_t child = 0; text >> child;) children.push_back(child);
+  return children;
+}
+
+void ExpectNoSurvivor(int signal_number) {
+  Process demo(
+      PALIMPSEST, {"demo", "--problems", "2"},
+      {{"PALIMPSEST_BIN", SimulatedPrograms()}, {"PALIMPSEST_SIMULATION", "rate=100,chain=3000"}});
+  std::vector<pid_t> children;
+  for (int i = 0; i < 500 && children.size() < 2; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    children = ChildrenOf(demo.pid());
+  }
+  ASSERT_EQ(children.size(), 2u);
+  kill(demo.pid(), signal_number);
+  EXPECT_EQ(demo.Wait().signal, signal_number);
+  for (const pid_t child : children) {
+    for (int i = 0; i < 200 && kill(child, 0) == 0; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    EXPECT_NE(kill(child, 0), 0) << "a child outlives signal " << signal_number;
+  }
+}
+
+TEST(Demo, NoChildOutlivesCtrlC) { ExpectNoSurvivor(SIGINT); }
+TEST(Demo, NoChildOutlivesTermination) { ExpectNoSurvivor(SIGTERM); }
+TEST(Demo, NoChildOutlivesBeingKilled) { ExpectNoSurvivor(SIGKILL); }
+
+TEST(Pipes, AReaderThatGoesAwayIsNoError) {
+  const std::string command = absl::StrCat(
+      "set -o pipefail; ", PALIMPSEST, " demo --help | head -1 >/dev/null; exit ${PIPESTATUS[0]}");
+  const Outcome outcome = Process("/bin/bash", {"-c", command}).Wait();
+  EXPECT_TRUE(outcome.code == 0 || outcome.code == 128 + SIGPIPE) << outcome.code;
+  EXPECT_THAT(outcome.err, IsEmpty());
+}
+
+// The whole thing, where both servers are built beside the command line.
+TEST(RealDemo, TwoProblemsEndToEnd) {
+  const std::filesystem::path folder = std::filesystem::path(PALIMPSEST).parent_path();
+  if (!std::filesystem::exists(folder / "palimpsest-decode") ||
+      !std::filesystem::exists(folder / "palimpsest-kvstore") ||
+      !std::filesystem::exists("lab/reasoner/model/model.safetensors")) {
+    GTEST_SKIP() << "palimpsest-decode, palimpsest-kvstore or the reasoner's weights are not here";
+  }
+  const Outcome outcome = Process(PALIMPSEST, {"demo", "--problems", "2", "--policy", "full",
+                                               "--policy", "thinkv", "--budget", "512", "--format",
+                                               "json", "--verbose", "--pool-bytes", "64MiB"})
+                              .Wait();
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto json = nlohmann::json::parse(outcome.out);
+  ASSERT_EQ(json["runs"].size(), 2u);
+  EXPECT_EQ(json["runs"][0]["accuracy"], 1.0);
+  EXPECT_LT(json["runs"][1]["cache_mean_percent"], json["runs"][0]["cache_mean_percent"]);
+  for (const auto& run : json["runs"]) EXPECT_EQ(run["sequences_lost"], 0);
+}
+
+}  // namespace
+}  // namespace palimpsest::cli
