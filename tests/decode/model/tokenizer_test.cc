@@ -91,7 +91,7 @@ TEST(Tokenizer, AStreamHoldsACharacterBackUntilItIsWhole) {
 TEST(Tokenizer, ALongWordIsEncodedInReasonableTime) {
   const auto tokenizer = ParseTokenizer(ReadText(absl::StrCat(kData, "llama3.json")));
   std::string word;
-  for (int i = 0; i < 200000; ++i) word += static_cast<char>('a' + i * i % 26);
+  for (uint32_t i = 0; i < 200000; ++i) word += static_cast<char>('a' + i * i % 26);
   EXPECT_EQ((*tokenizer)->Decode(*(*tokenizer)->Encode(word, false), false), word);
 }
 
