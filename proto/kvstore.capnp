@@ -10,8 +10,8 @@
 # Identity. A *handle* names a registration within its session and means nothing elsewhere. A handle
 # that is unknown, released or another session's gets one and the same answer, `notFound`.
 #
-# Order and loss. Reports of a sequence are numbered 1, 2, 3 ...; plans likewise, and plan numbers go
-# on rising through re-registrations. A number at or below the last one is a duplicate: dropped
+# Order and loss. Reports of a sequence are numbered 1, 2, 3 ...; plans likewise, and their numbers
+# go on rising through re-registrations. A number at or below the last one is a duplicate: dropped
 # without effect. A report number that leaves a gap makes the shard forget what it knew: it
 # plans nothing more for the sequence and asks for a snapshot (`PlanBatch.needsSnapshot`). The
 # worker answers by registering the sequence again; that replaces the registration.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# What every service of Palimpsest says the same way: thoughts, formats, policies, segments, refusals.
+# What every service says the same way: thoughts, formats, policies, segments, refusals.
 #
 # Rules that hold for every message:
 # * A message has at most 64 segments, 4 MiB and 16 levels of nesting. A larger one is refused from

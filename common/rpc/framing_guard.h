@@ -20,7 +20,7 @@
 namespace palimpsest {
 
 enum class FramingError : uint8_t {
-  kSegmentOverflow,   // the first word is FFFFFFFF
+  kSegmentOverflow,  // the first word is FFFFFFFF
   kTooManySegments,
   kTooManyBytes,
 };

@@ -9,9 +9,9 @@ namespace palimpsest {
 
 std::string_view Name(Refusal::Code code) {
   static constexpr std::array<std::string_view, 13> kNames = {
-      "unspecified", "unsupported_version", "unauthorized", "draining", "limit",
-      "stale_epoch", "not_owner",           "not_found",    "invalid",  "conflict",
-      "superseded",  "expired",             "offences"};
+      "unspecified", "unsupported_version", "unauthorized", "draining", "limit",      "stale_epoch",
+      "not_owner",   "not_found",           "invalid",      "conflict", "superseded", "expired",
+      "offences"};
   const auto index = static_cast<size_t>(code);
   return index < kNames.size() ? kNames[index] : kNames[0];
 }

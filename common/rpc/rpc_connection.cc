@@ -18,7 +18,7 @@ void SetOption(int fd, int level, int option, int value) {
 }
 
 kj::Own<kj::AsyncIoStream> Configured(kj::Own<kj::AsyncIoStream> socket) {
-  KJ_IF_MAYBE(fd, socket->getFd()) {
+  KJ_IF_MAYBE (fd, socket->getFd()) {
     SetOption(*fd, IPPROTO_TCP, TCP_NODELAY, 1);
     SetOption(*fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     SetOption(*fd, IPPROTO_TCP, TCP_KEEPIDLE, 30);
@@ -84,8 +84,9 @@ void RpcListener::Accepted(kj::Own<kj::AsyncIoStream> socket) {
     return;
   }
   ++connection_count_;
-  tasks_.add(kj::evalNow([&] { return serve_(kj::mv(socket)); })
-                 .attach(kj::defer([this] { --connection_count_; })));
+  tasks_.add(kj::evalNow([&] {
+               return serve_(kj::mv(socket));
+             }).attach(kj::defer([this] { --connection_count_; })));
 }
 
 void RpcListener::taskFailed(kj::Exception&&) {}  // one connection's end is no event here

@@ -21,7 +21,7 @@ kj::Exception ExceptionFromStatus(const absl::Status& status);
 template <typename Function>
 absl::Status CatchKj(Function&& function) {
   absl::Status status;
-  KJ_IF_MAYBE(exception, kj::runCatchingExceptions([&] { std::forward<Function>(function)(); })) {
+  KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { std::forward<Function>(function)(); })) {
     status = StatusFromException(*exception);
   }
   return status;

@@ -24,8 +24,8 @@ absl::StatusOr<StoreStatus> ReadAnswer(wire::StatusResult::Reader result) {
 
 kj::Promise<absl::StatusOr<StoreStatus>> Ask(kj::Own<kj::AsyncIoStream> socket,
                                              const StatusQuery& query) {
-  auto connection = kj::heap<RpcConnection>(kj::mv(socket), capnp::rpc::twoparty::Side::CLIENT,
-                                            nullptr, nullptr);
+  auto connection =
+      kj::heap<RpcConnection>(kj::mv(socket), capnp::rpc::twoparty::Side::CLIENT, nullptr, nullptr);
   auto request = connection->PeerBootstrap().castAs<wire::KvStore>().statusRequest();
   Write(query, request.initRequest());
   return request.send()
@@ -42,18 +42,19 @@ absl::StatusOr<StoreStatus> FetchStoreStatus(const std::string& endpoint, const 
     KjLogCapture quiet(nullptr);
     auto io = kj::setupAsyncIo();
     auto timer = io.provider->getTimer().afterDelay(deadline.count() * kj::MILLISECONDS);
-    answer =
-        io.provider->getNetwork()
-            .parseAddress(endpoint.c_str())
-            .then([](kj::Own<kj::NetworkAddress> address) {
-              return address->connect().attach(kj::mv(address));
-            })
-            .then([&query](kj::Own<kj::AsyncIoStream> socket) { return Ask(kj::mv(socket), query); })
-            .exclusiveJoin(timer.then([&]() -> absl::StatusOr<StoreStatus> {
-              return absl::DeadlineExceededError(
-                  absl::StrCat(endpoint, " did not answer within ", deadline.count(), " ms"));
-            }))
-            .wait(io.waitScope);
+    answer = io.provider->getNetwork()
+                 .parseAddress(endpoint.c_str())
+                 .then([](kj::Own<kj::NetworkAddress> address) {
+                   return address->connect().attach(kj::mv(address));
+                 })
+                 .then([&query](kj::Own<kj::AsyncIoStream> socket) {
+                   return Ask(kj::mv(socket), query);
+                 })
+                 .exclusiveJoin(timer.then([&]() -> absl::StatusOr<StoreStatus> {
+                   return absl::DeadlineExceededError(
+                       absl::StrCat(endpoint, " did not answer within ", deadline.count(), " ms"));
+                 }))
+                 .wait(io.waitScope);
   });
   if (!status.ok()) return status;
   return answer;

@@ -72,7 +72,7 @@ class WakeQueue {
   std::vector<T> items_;
 };
 
-// Calls `consume(items)` for everything pushed to `queue`, until it is dropped. One at a time a queue.
+// Calls `consume(items)` for everything pushed to `queue`, until it is dropped. One a queue.
 template <typename T>
 class WakeQueueReader {
  public:

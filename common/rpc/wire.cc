@@ -60,8 +60,8 @@ absl::StatusOr<PolicySpec> ReadPolicySpec(wire::PolicySpec::Reader reader) {
                                     by_thought[Index(Thought::kExecution)]));
   KV_RETURN_IF_ERROR(ReadPageFormat(formats.getReasoning(), "policy.formats.reasoning",
                                     by_thought[Index(Thought::kReasoning)]));
-  KV_RETURN_IF_ERROR(CheckList(reader.getSparsityLayers(), limits::kSparsityLayersMax,
-                               "policy.sparsityLayers"));
+  KV_RETURN_IF_ERROR(
+      CheckList(reader.getSparsityLayers(), limits::kSparsityLayersMax, "policy.sparsityLayers"));
   CopyList(reader.getSparsityLayers(), spec.sparsity_layers);
   KV_RETURN_IF_ERROR(CheckList(reader.getTheta(), 2, "policy.theta"));
   CopyList(reader.getTheta(), spec.theta);
@@ -116,9 +116,8 @@ void WriteAnneals(const std::vector<Anneal>& anneals, capnp::List<wire::Anneal>:
 
 template <typename Reader>
 Stamp ReadStamp(Reader reader) {
-  return {.handle = reader.getHandle(),
-          .partition = reader.getPartition(),
-          .epoch = reader.getEpoch()};
+  return {
+      .handle = reader.getHandle(), .partition = reader.getPartition(), .epoch = reader.getEpoch()};
 }
 
 template <typename Builder>
@@ -149,24 +148,35 @@ void Write(const Refusal& refusal, wire::Refusal::Builder builder) {
   builder.setText(CutText(refusal.text));
   builder.setRetryAfterMs(refusal.retry_after_ms);
   switch (refusal.code) {
-    case Refusal::Code::kUnspecified: return builder.setUnspecified();
+    case Refusal::Code::kUnspecified:
+      return builder.setUnspecified();
     case Refusal::Code::kUnsupportedVersion: {
       auto versions = builder.initUnsupportedVersion();
       versions.setOldest(kProtocolVersionOldest);
       return versions.setNewest(static_cast<uint32_t>(refusal.value));
     }
-    case Refusal::Code::kUnauthorized: return builder.setUnauthorized();
-    case Refusal::Code::kDraining: return builder.setDraining();
-    case Refusal::Code::kLimit: return builder.initLimit().setMaximum(refusal.value);
-    case Refusal::Code::kStaleEpoch: return builder.initStaleEpoch().setCurrent(refusal.value);
+    case Refusal::Code::kUnauthorized:
+      return builder.setUnauthorized();
+    case Refusal::Code::kDraining:
+      return builder.setDraining();
+    case Refusal::Code::kLimit:
+      return builder.initLimit().setMaximum(refusal.value);
+    case Refusal::Code::kStaleEpoch:
+      return builder.initStaleEpoch().setCurrent(refusal.value);
     case Refusal::Code::kNotOwner:
       return builder.initNotOwner().setPartition(static_cast<uint16_t>(refusal.value));
-    case Refusal::Code::kNotFound: return builder.setNotFound();
-    case Refusal::Code::kInvalid: return builder.setInvalid();
-    case Refusal::Code::kConflict: return builder.setConflict();
-    case Refusal::Code::kSuperseded: return builder.setSuperseded();
-    case Refusal::Code::kExpired: return builder.setExpired();
-    case Refusal::Code::kOffences: return builder.setOffences();
+    case Refusal::Code::kNotFound:
+      return builder.setNotFound();
+    case Refusal::Code::kInvalid:
+      return builder.setInvalid();
+    case Refusal::Code::kConflict:
+      return builder.setConflict();
+    case Refusal::Code::kSuperseded:
+      return builder.setSuperseded();
+    case Refusal::Code::kExpired:
+      return builder.setExpired();
+    case Refusal::Code::kOffences:
+      return builder.setOffences();
   }
 }
 

@@ -17,9 +17,8 @@ namespace palimpsest::wire_fields {
 
 inline absl::StatusOr<std::string> ReadText(capnp::Text::Reader text, const char* field) {
   if (text.size() > limits::kTextBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat(field, ": ", text.size(),
-                                                   " bytes, allowed are at most ",
-                                                   limits::kTextBytesMax));
+    return absl::InvalidArgumentError(absl::StrCat(
+        field, ": ", text.size(), " bytes, allowed are at most ", limits::kTextBytesMax));
   }
   return std::string(text.begin(), text.size());
 }

@@ -75,7 +75,7 @@ void Connection::Pump() {
   if (pushing_ || saying_goodbye_ || !session_.has_value()) return;
   const PlanBatchMessage batch = hub_.engine.TakeOutput(*session_);
   if (batch.empty()) return;
-  KJ_IF_MAYBE(sink, sink_) {
+  KJ_IF_MAYBE (sink, sink_) {
     auto request = sink->pushRequest();
     Write(batch, request.initBatch());
     pushing_ = true;
@@ -93,7 +93,7 @@ void Connection::SayGoodbye(const Refusal& reason) {
   if (saying_goodbye_) return;
   saying_goodbye_ = true;
   end_reason_ = ToString(reason);
-  KJ_IF_MAYBE(sink, sink_) {
+  KJ_IF_MAYBE (sink, sink_) {
     auto request = sink->closeRequest();
     Write(reason, request.initReason());
     auto answered = request.send().ignoreResult().catch_([](kj::Exception&&) {});
@@ -118,7 +118,7 @@ void Connection::Tick() {
 }
 
 void Connection::SendHeartbeat() {
-  KJ_IF_MAYBE(sink, sink_) {
+  KJ_IF_MAYBE (sink, sink_) {
     const Clock::Time sent_at = hub_.clock.Now();
     last_heartbeat_ = sent_at;
     heartbeat_pending_ = true;

@@ -44,9 +44,9 @@ void Directory::Remove(uint64_t ordinal) {
 }
 
 size_t Directory::needing_snapshot() const {
-  return static_cast<size_t>(
-      std::count_if(entries_.begin(), entries_.end(),
-                    [](const auto& entry) { return entry.second->needs_snapshot; }));
+  return static_cast<size_t>(std::count_if(entries_.begin(), entries_.end(), [](const auto& entry) {
+    return entry.second->needs_snapshot;
+  }));
 }
 
 std::vector<NamedCount> Directory::CountByTenant(size_t names_max) const {
@@ -58,8 +58,7 @@ std::vector<NamedCount> Directory::CountByPolicy(size_t names_max) const {
 }
 
 std::vector<const SequenceEntry*> Directory::List(uint64_t cursor, size_t entries_max,
-                                                  const std::string& tenant,
-                                                  uint64_t& next) const {
+                                                  const std::string& tenant, uint64_t& next) const {
   std::vector<const SequenceEntry*> listed;
   next = 0;
   for (auto it = entries_.upper_bound(cursor); it != entries_.end(); ++it) {

@@ -46,10 +46,10 @@ struct SequenceEntry {
   uint64_t last_report_fingerprint = 0;
   bool needs_snapshot = false;  // knows too little to plan
 
-  uint64_t last_plan = 0;           // the highest number given out
-  uint64_t last_plan_sent = 0;      // the highest that may have left
+  uint64_t last_plan = 0;              // the highest number given out
+  uint64_t last_plan_sent = 0;         // the highest that may have left
   std::optional<PlanMessage> pending;  // decided, not yet taken; later decisions merge into it
-  bool queued = false;              // in its session's output queue
+  bool queued = false;                 // in its session's output queue
   std::deque<UnacknowledgedPlan> unacknowledged;
 };
 

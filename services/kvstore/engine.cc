@@ -31,8 +31,8 @@ Refusal Invalid(const absl::Status& why) {
 
 bool IsName(std::string_view text) {
   const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '.' || c == '_' || c == ':' || c == '@' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == ':' || c == '@' || c == '-';
   };
   return !text.empty() && text.size() <= kNameBytesMax &&
          std::all_of(text.begin(), text.end(), allowed);
@@ -40,10 +40,7 @@ bool IsName(std::string_view text) {
 
 StoreEngine::StoreEngine(StoreEngineOptions options, const Clock& clock,
                          StoreEngineObserver* observer)
-    : options_(std::move(options)),
-      clock_(clock),
-      observer_(observer),
-      started_at_(clock.Now()) {}
+    : options_(std::move(options)), clock_(clock), observer_(observer), started_at_(clock.Now()) {}
 
 // Looks at every byte whatever the first ones say: the time it takes tells nothing.
 bool StoreEngine::IsAuthorized(const std::string& credential) const {
@@ -63,11 +60,11 @@ std::variant<Refusal, SessionGrant> StoreEngine::Open(const HelloMessage& hello)
     return refusal;
   };
   if (hello.protocol_version < kProtocolVersionOldest) {
-    return refuse({.code = Code::kUnsupportedVersion,
-                   .text = absl::StrCat("the worker speaks up to version ", hello.protocol_version,
-                                        ", the store ", kProtocolVersionOldest, " to ",
-                                        kProtocolVersion),
-                   .value = kProtocolVersion});
+    return refuse(
+        {.code = Code::kUnsupportedVersion,
+         .text = absl::StrCat("the worker speaks up to version ", hello.protocol_version,
+                              ", the store ", kProtocolVersionOldest, " to ", kProtocolVersion),
+         .value = kProtocolVersion});
   }
   if (!IsAuthorized(hello.credential)) {
     return refuse({.code = Code::kUnauthorized, .text = "the credential is not accepted"});
@@ -99,8 +96,7 @@ std::variant<Refusal, SessionGrant> StoreEngine::Open(const HelloMessage& hello)
   session.id = ++last_session_;
   session.hello = hello;
   session.hello.credential.clear();
-  session.heartbeat =
-      std::max(options_.heartbeat, std::chrono::milliseconds(hello.heartbeat_ms));
+  session.heartbeat = std::max(options_.heartbeat, std::chrono::milliseconds(hello.heartbeat_ms));
   session.last_heard = clock_.Now();
   const SessionGrant grant = {.session = session.id,
                               .epoch = options_.epoch,
@@ -163,8 +159,8 @@ const SequenceEntry* StoreEngine::Find(SessionId id, uint32_t handle) const {
   return found == session->second.by_handle.end() ? nullptr : found->second;
 }
 
-std::variant<Refusal, Stamp> StoreEngine::CheckRegistration(
-    const Session& session, const SnapshotMessage& snapshot) const {
+std::variant<Refusal, Stamp> StoreEngine::CheckRegistration(const Session& session,
+                                                            const SnapshotMessage& snapshot) const {
   if (!IsName(snapshot.tenant)) {
     return Refusal{.code = Code::kInvalid, .text = "tenant: 1 to 128 of A-Z a-z 0-9 . _ : @ -"};
   }
@@ -180,12 +176,12 @@ std::variant<Refusal, Stamp> StoreEngine::CheckRegistration(
   }
   const bool session_full = session.by_handle.size() >= options_.sequences_per_session_max;
   if (session_full || directory_.size() >= options_.sequences_max) {
-    return Refusal{.code = Code::kLimit,
-                   .text = session_full ? "too many sequences in the session"
-                                        : "too many sequences in the store",
-                   .retry_after_ms = kRetryAfterMs,
-                   .value = session_full ? options_.sequences_per_session_max
-                                         : options_.sequences_max};
+    return Refusal{
+        .code = Code::kLimit,
+        .text =
+            session_full ? "too many sequences in the session" : "too many sequences in the store",
+        .retry_after_ms = kRetryAfterMs,
+        .value = session_full ? options_.sequences_per_session_max : options_.sequences_max};
   }
   return Stamp{};
 }

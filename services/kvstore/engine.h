@@ -35,7 +35,7 @@ namespace palimpsest {
 struct StoreEngineOptions {
   uint64_t epoch = 1;
   std::string version = "dev";
-  std::string credential{};                     // empty: none is asked for
+  std::string credential{};                   // empty: none is asked for
   std::chrono::milliseconds heartbeat{1000};  // the least a session agrees to
   uint32_t sequences_max = 65536;
   uint32_t sequences_per_session_max = limits::kSequencesPerSessionMax;

@@ -56,8 +56,8 @@ absl::Status CheckSparsity(const SequenceEntry& entry, const ReportMessage& repo
   const bool wanted = report.refresh && entry.policy->wants_sparsity();
   const size_t expected = entry.sparsity_layer_count;
   if (report.sparsity.size() != expected && (wanted || !report.sparsity.empty())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "sparsity: ", report.sparsity.size(), " values, expected ", wanted ? expected : 0));
+    return absl::InvalidArgumentError(absl::StrCat("sparsity: ", report.sparsity.size(),
+                                                   " values, expected ", wanted ? expected : 0));
   }
   for (const float value : report.sparsity) {
     // False for NaN, so NaN is refused.
@@ -104,8 +104,7 @@ bool Fulfils(std::vector<Anneal> applied, const std::vector<Anneal>& planned) {
 
 void StoreEngine::Refuse(Session& session, uint32_t handle, uint64_t number, Refusal refusal) {
   if (session.refusals.size() >= kRefusalsPerBatchMax) return;
-  session.refusals.push_back(
-      {.handle = handle, .number = number, .refusal = std::move(refusal)});
+  session.refusals.push_back({.handle = handle, .number = number, .refusal = std::move(refusal)});
 }
 
 void StoreEngine::CountOffence(Session& session, uint32_t handle, uint64_t number,
@@ -168,8 +167,7 @@ bool StoreEngine::CheckReportNumber(Session& session, SequenceEntry& entry,
     return false;
   }
   ++counters_.reports_duplicate;
-  const bool comparable =
-      report.number == entry.last_report && entry.last_report_fingerprint != 0;
+  const bool comparable = report.number == entry.last_report && entry.last_report_fingerprint != 0;
   if (comparable && FingerprintOf(report) != entry.last_report_fingerprint) {
     CountOffence(session, entry.stamp.handle, report.number,
                  {.code = Code::kConflict, .text = "another report had this number"});
@@ -188,8 +186,8 @@ absl::Status StoreEngine::Record(SequenceEntry& entry, const ReportMessage& repo
 
 void StoreEngine::Decide(Session& session, SequenceEntry& entry, const ReportMessage& report) {
   const Clock::Time before = clock_.Now();
-  Plan plan = entry.policy->Decide(entry.state,
-                                   {.refresh = report.refresh, .sparsity = report.sparsity});
+  Plan plan =
+      entry.policy->Decide(entry.state, {.refresh = report.refresh, .sparsity = report.sparsity});
   if (observer_ != nullptr) observer_->OnDecision(clock_.Now() - before);
   for (const Anneal& anneal : plan.anneals) {
     KV_CHECK(RecordAnneal(entry.state, anneal).ok());  // a policy plans only what there is
@@ -255,9 +253,8 @@ PlanBatchMessage StoreEngine::TakeOutput(SessionId id) {
     entry->last_plan_sent = plan.plan_number;
     anneal_count += plan.plan.anneals.size();
     if (!plan.plan.anneals.empty()) {
-      entry->unacknowledged.push_back({.number = plan.plan_number,
-                                       .issued_at = clock_.Now(),
-                                       .anneals = plan.plan.anneals});
+      entry->unacknowledged.push_back(
+          {.number = plan.plan_number, .issued_at = clock_.Now(), .anneals = plan.plan.anneals});
       ++plans_unacknowledged_;
     }
     batch.plans.push_back(std::move(plan));

@@ -89,12 +89,11 @@ int Main(int argc, char** argv) {
   const std::unique_ptr<StoreMetrics> metrics = NewStoreMetrics(&registry);
   const std::unique_ptr<Clock> clock = NewSteadyClock();
   const std::unique_ptr<StoreObserver> observer = NewStoreObserver(metrics.get(), log.get());
-  HealthOptions health_options{.listen = settings.metrics_listen,
-                               .clock = clock.get(),
-                               .registry = &registry};
+  HealthOptions health_options{
+      .listen = settings.metrics_listen, .clock = clock.get(), .registry = &registry};
   health_options.statusz = [&observer] {
-    return absl::StrCat("palimpsest-kvstore ", BuildVersion(), "\nsessions: ",
-                        observer->sessions(), "\nsequences: ", observer->sequences(), "\n");
+    return absl::StrCat("palimpsest-kvstore ", BuildVersion(), "\nsessions: ", observer->sessions(),
+                        "\nsequences: ", observer->sequences(), "\n");
   };
   auto health = NewHealthServer(health_options);
   if (!health.ok()) return Fail("metrics_listen", health.status());

@@ -123,15 +123,14 @@ class StoreObject final : public wire::KvStore::Server {
       return kj::READY_NOW;
     };
     if (connection_.has_session()) {
-      return refuse({.code = Refusal::Code::kLimit,
-                     .text = "a connection has one session",
-                     .value = 1});
+      return refuse(
+          {.code = Refusal::Code::kLimit, .text = "a connection has one session", .value = 1});
     }
     const auto hello = ReadHello(params.getHello());
     if (!hello.ok() || !params.hasSink()) {
-      return refuse({.code = Refusal::Code::kInvalid,
-                     .text = hello.ok() ? "a sink is required"
-                                        : std::string(hello.status().message())});
+      return refuse(
+          {.code = Refusal::Code::kInvalid,
+           .text = hello.ok() ? "a sink is required" : std::string(hello.status().message())});
     }
     const auto opened = hub_.engine.Open(*hello);
     hub_.SendGoodbyes();  // it may have superseded a session
@@ -152,10 +151,9 @@ class StoreObject final : public wire::KvStore::Server {
     connection_.NoteCall();
     auto result = context.getResults().initResult();
     const auto query = ReadStatusQuery(context.getParams().getRequest());
-    const auto answer =
-        query.ok() ? hub_.engine.Status(*query)
-                   : Refusal{.code = Refusal::Code::kInvalid,
-                             .text = std::string(query.status().message())};
+    const auto answer = query.ok() ? hub_.engine.Status(*query)
+                                   : Refusal{.code = Refusal::Code::kInvalid,
+                                             .text = std::string(query.status().message())};
     if (const auto* refusal = std::get_if<Refusal>(&answer)) {
       CountRejection(refusal->code);
       hub_.OnCall(StoreCall::kStatus, refusal->code);

@@ -45,9 +45,8 @@ class Loop final : private kj::TaskSet::ErrorHandler {
 
   // Throws what KJ throws when the address is no address, or is taken.
   uint16_t Listen() {
-    auto address = io_.provider->getNetwork()
-                       .parseAddress(options_.listen.c_str())
-                       .wait(io_.waitScope);
+    auto address =
+        io_.provider->getNetwork().parseAddress(options_.listen.c_str()).wait(io_.waitScope);
     listener_ = kj::heap<RpcListener>(
         address->listen(), io_.provider->getTimer(), options_.connections_max,
         [this](kj::Own<kj::AsyncIoStream> socket) {
@@ -106,9 +105,8 @@ class Loop final : private kj::TaskSet::ErrorHandler {
                             .text = "the store is about to end",
                             .retry_after_ms = 1000};
     for (Connection* connection : hub_.connections) connection->SayGoodbye(reason);
-    tasks_.add(io_.provider->getTimer().afterDelay(kLastWordsTimeout).then([this] {
-      drained_ = true;
-    }));
+    tasks_.add(
+        io_.provider->getTimer().afterDelay(kLastWordsTimeout).then([this] { drained_ = true; }));
   }
 
   const StoreServerOptions& options_;

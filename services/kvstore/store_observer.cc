@@ -15,14 +15,22 @@ absl::string_view View(std::string_view text) { return {text.data(), text.size()
 
 RpcMethod ToMethod(StoreCall call) {
   switch (call) {
-    case StoreCall::kOpen: return RpcMethod::kOpen;
-    case StoreCall::kStatus: return RpcMethod::kStatus;
-    case StoreCall::kRegister: return RpcMethod::kRegister;
-    case StoreCall::kReport: return RpcMethod::kReport;
-    case StoreCall::kAcknowledge: return RpcMethod::kAcknowledge;
-    case StoreCall::kHeartbeat: return RpcMethod::kHeartbeat;
-    case StoreCall::kPush: return RpcMethod::kPush;
-    case StoreCall::kClose: return RpcMethod::kClose;
+    case StoreCall::kOpen:
+      return RpcMethod::kOpen;
+    case StoreCall::kStatus:
+      return RpcMethod::kStatus;
+    case StoreCall::kRegister:
+      return RpcMethod::kRegister;
+    case StoreCall::kReport:
+      return RpcMethod::kReport;
+    case StoreCall::kAcknowledge:
+      return RpcMethod::kAcknowledge;
+    case StoreCall::kHeartbeat:
+      return RpcMethod::kHeartbeat;
+    case StoreCall::kPush:
+      return RpcMethod::kPush;
+    case StoreCall::kClose:
+      return RpcMethod::kClose;
   }
   return RpcMethod::kStatus;
 }
@@ -30,21 +38,30 @@ RpcMethod ToMethod(StoreCall call) {
 RpcCode ToCode(std::optional<Refusal::Code> refusal) {
   if (!refusal.has_value()) return RpcCode::kOk;
   switch (*refusal) {
-    case Refusal::Code::kInvalid: return RpcCode::kInvalid;
-    case Refusal::Code::kNotFound: return RpcCode::kNotFound;
-    case Refusal::Code::kStaleEpoch: return RpcCode::kStaleEpoch;
-    case Refusal::Code::kConflict: return RpcCode::kConflict;
-    default: return RpcCode::kRefused;
+    case Refusal::Code::kInvalid:
+      return RpcCode::kInvalid;
+    case Refusal::Code::kNotFound:
+      return RpcCode::kNotFound;
+    case Refusal::Code::kStaleEpoch:
+      return RpcCode::kStaleEpoch;
+    case Refusal::Code::kConflict:
+      return RpcCode::kConflict;
+    default:
+      return RpcCode::kRefused;
   }
 }
 
 ConnectionRejection ToRejection(StoreRejection rejection) {
   switch (rejection) {
-    case StoreRejection::kFraming: return ConnectionRejection::kFraming;
-    case StoreRejection::kVersion: return ConnectionRejection::kVersion;
-    case StoreRejection::kCredential: return ConnectionRejection::kRole;
+    case StoreRejection::kFraming:
+      return ConnectionRejection::kFraming;
+    case StoreRejection::kVersion:
+      return ConnectionRejection::kVersion;
+    case StoreRejection::kCredential:
+      return ConnectionRejection::kRole;
     case StoreRejection::kConnectionLimit:
-    case StoreRejection::kTimeout: break;
+    case StoreRejection::kTimeout:
+      break;
   }
   return ConnectionRejection::kLimit;
 }
@@ -144,9 +161,8 @@ class MetricsObserver final : public StoreObserver {
         &StoreCounters::sessions_expired);
     add(metrics_.process.reregistrations_total, &StoreCounters::sequences_reregistered);
     for (const Thought thought : kThoughts) {
-      metrics_.thoughts_classified_total[thought].Increment(
-          static_cast<double>(now.refreshes_by_label[Index(thought)] -
-                              published_.refreshes_by_label[Index(thought)]));
+      metrics_.thoughts_classified_total[thought].Increment(static_cast<double>(
+          now.refreshes_by_label[Index(thought)] - published_.refreshes_by_label[Index(thought)]));
     }
     published_ = now;
   }

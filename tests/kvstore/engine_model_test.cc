@@ -39,18 +39,27 @@ class Play {
     if (session.sequences.size() < 4) return Register(session, next_sequence_++);
     auto& [id, sequence] = *std::next(session.sequences.begin(), Pick(session.sequences.size()));
     switch (Pick(16)) {
-      case 0: return Release(session, id);
-      case 1: return Register(session, id);
-      case 2: return Close(session);
-      case 3: return Send(session, sequence, sequence.last_report, true);  // a duplicate
-      case 4: return Send(session, sequence, sequence.last_report + 1 + Pick(3), true);
-      case 5: return SendStale(session, sequence);
+      case 0:
+        return Release(session, id);
+      case 1:
+        return Register(session, id);
+      case 2:
+        return Close(session);
+      case 3:
+        return Send(session, sequence, sequence.last_report, true);  // a duplicate
+      case 4:
+        return Send(session, sequence, sequence.last_report + 1 + Pick(3), true);
+      case 5:
+        return SendStale(session, sequence);
       case 6:
-      case 7: return Take(session);
+      case 7:
+        return Take(session);
       case 8:
       case 9:
-      case 10: return Acknowledge(session, sequence);
-      default: return Send(session, sequence, sequence.last_report + 1, true);
+      case 10:
+        return Acknowledge(session, sequence);
+      default:
+        return Send(session, sequence, sequence.last_report + 1, true);
     }
   }
 
@@ -84,8 +93,7 @@ class Play {
   size_t Pick(size_t count) { return random_() % count; }
 
   void Open() {
-    const auto opened =
-        engine_.Open({.worker_name = "w", .worker_incarnation = ++incarnation_});
+    const auto opened = engine_.Open({.worker_name = "w", .worker_incarnation = ++incarnation_});
     sessions_.push_back({.id = std::get<SessionGrant>(opened).session, .sequences = {}});
   }
 
@@ -146,9 +154,9 @@ class Play {
     sequence.last_report = number;
     sequence.refreshed = report.refresh;
     for (const SealedTokens& sealed : report.sealed) RecordSealed(sequence.state, sealed);
-    const Plan plan = (*NewPolicy(sequence.spec))
-                          ->Decide(sequence.state, {.refresh = report.refresh,
-                                                    .sparsity = report.sparsity});
+    const Plan plan =
+        (*NewPolicy(sequence.spec))
+            ->Decide(sequence.state, {.refresh = report.refresh, .sparsity = report.sparsity});
     for (const Anneal& anneal : plan.anneals) {
       ASSERT_TRUE(RecordAnneal(sequence.state, anneal).ok());
     }

@@ -166,8 +166,8 @@ TEST_F(EngineTest, HostileNumbersAreInvalidAndTheSessionEndsAtTheLastAllowedOffe
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float infinity = std::numeric_limits<float>::infinity();
   const std::vector<std::vector<float>> hostile = {
-      {nan, 0.5f}, {0.5f, infinity}, {-infinity, 0.5f}, {-0.001f, 0.5f}, {0.5f, 1.001f},
-      {0.5f},      {},               {0.1f, 0.2f, 0.3f}};
+      {nan, 0.5f}, {0.5f, infinity},  {-infinity, 0.5f}, {-0.001f, 0.5f}, {0.5f, 1.001f}, {0.5f},
+      {},          {0.1f, 0.2f, 0.3f}};
   LocalSequence local(1);
   const SnapshotMessage snapshot = Snapshot(1, local);
   for (uint32_t offence = 1; offence <= limits::kInvalidReportsMax; ++offence) {
@@ -463,8 +463,8 @@ TEST_F(EngineTest, StatusListsEverySequenceOnceByPages) {
   } while (query.cursor != 0);
   ASSERT_THAT(seen, SizeIs(25));
   for (uint64_t i = 0; i < 25; ++i) EXPECT_EQ(seen[i], i);
-  const auto status = std::get<StoreStatus>(engine_->Status({.sequences_max = 100,
-                                                             .tenant = "other"}));
+  const auto status =
+      std::get<StoreStatus>(engine_->Status({.sequences_max = 100, .tenant = "other"}));
   EXPECT_THAT(status.sequences, SizeIs(5));
   ASSERT_THAT(status.tenants, SizeIs(2));
   EXPECT_EQ(status.tenants[0].name, "acme");

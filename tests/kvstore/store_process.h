@@ -84,9 +84,8 @@ class StoreProcess {
  private:
   static uint16_t PortOf(const std::string& line) {
     const size_t colon = line.rfind(':');
-    return colon == std::string::npos
-               ? uint16_t{0}
-               : static_cast<uint16_t>(std::atoi(line.c_str() + colon + 1));
+    return colon == std::string::npos ? uint16_t{0}
+                                      : static_cast<uint16_t>(std::atoi(line.c_str() + colon + 1));
   }
 
   pid_t pid_ = 0;

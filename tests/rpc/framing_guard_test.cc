@@ -7,7 +7,6 @@
 #include <capnp/serialize.h>
 #include <gtest/gtest.h>
 #include <kj/async-io.h>
-
 #include <unistd.h>
 
 #include <algorithm>
@@ -65,17 +64,17 @@ Whole ReadWhole(const Bytes& bytes, size_t piece) {
   });
   {
     auto pipe = io.provider->newTwoWayPipe();
-    auto source = io.lowLevelProvider->wrapInputFd(fds[0],
-                                                   kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP);
-    auto guarded = NewFramingGuard(kj::mv(pipe.ends[0]),
-                                   [&](FramingError error) { whole.refused = error; });
+    auto source =
+        io.lowLevelProvider->wrapInputFd(fds[0], kj::LowLevelAsyncIoProvider::TAKE_OWNERSHIP);
+    auto guarded =
+        NewFramingGuard(kj::mv(pipe.ends[0]), [&](FramingError error) { whole.refused = error; });
     auto sink = kj::mv(pipe.ends[1]);
-    auto pump = source->pumpTo(*sink).then([&sink](uint64_t) { sink->shutdownWrite(); })
+    auto pump = source->pumpTo(*sink)
+                    .then([&sink](uint64_t) { sink->shutdownWrite(); })
                     .eagerlyEvaluate([](kj::Exception&&) {});
     const absl::Status status = CatchKj([&] {
       for (;;) {
-        auto message =
-            capnp::tryReadMessage(*guarded, RpcReaderOptions()).wait(io.waitScope);
+        auto message = capnp::tryReadMessage(*guarded, RpcReaderOptions()).wait(io.waitScope);
         if (message == nullptr) break;
         ++whole.messages;
       }
@@ -92,7 +91,8 @@ TEST(FramingTest, ValidMessagesPassInPiecesOfAnySize) {
     const Bytes message = RecordedMessage();
     stream.insert(stream.end(), message.begin(), message.end());
   }
-  for (const size_t piece : {size_t{1}, size_t{3}, size_t{7}, size_t{8}, size_t{4096}, stream.size()}) {
+  for (const size_t piece :
+       {size_t{1}, size_t{3}, size_t{7}, size_t{8}, size_t{4096}, stream.size()}) {
     const Whole whole = ReadWhole(stream, piece);
     EXPECT_EQ(whole.messages, 5) << piece;
     EXPECT_FALSE(whole.failed) << piece;
@@ -166,7 +166,7 @@ TEST(FramingTest, EmptySegmentsPass) {
   AppendWord32(bytes, 63);
   AppendWord32(bytes, 1);
   for (int i = 0; i < 63; ++i) AppendWord32(bytes, 0);
-  AppendWord32(bytes, 0);           // the table is padded to a word
+  AppendWord32(bytes, 0);          // the table is padded to a word
   bytes.resize(bytes.size() + 8);  // the one word there is
   const Whole whole = ReadWhole(bytes, 1000);
   EXPECT_FALSE(whole.refused.has_value());

@@ -55,7 +55,8 @@ TEST(WireTest, APlanComesBackAsItWas) {
 
 TEST(WireTest, EveryRefusalComesBackAsItWas) {
   for (int code = 0; code <= static_cast<int>(Refusal::Code::kOffences); ++code) {
-    Refusal refusal = {.code = static_cast<Refusal::Code>(code), .text = "why", .retry_after_ms = 3};
+    Refusal refusal = {
+        .code = static_cast<Refusal::Code>(code), .text = "why", .retry_after_ms = 3};
     if (code == 1 || code == 4 || code == 5 || code == 6) refusal.value = 17;
     capnp::MallocMessageBuilder message;
     auto builder = message.initRoot<wire::Refusal>();

@@ -78,7 +78,8 @@ kj::Promise<std::optional<Refusal>> Link::Open() {
                      .value = context_.epoch_seen};
     }
     context_.epoch_seen = session.getEpoch();
-    heartbeat_ = std::chrono::milliseconds(std::clamp<uint32_t>(session.getHeartbeatMs(), 10, 60000));
+    heartbeat_ =
+        std::chrono::milliseconds(std::clamp<uint32_t>(session.getHeartbeatMs(), 10, 60000));
     session_ = session.getCapability();
     last_heard_ = last_heartbeat_ = context_.clock.Now();
     return std::nullopt;
@@ -114,7 +115,7 @@ void Link::Register(SequenceSnapshot snapshot) {
   const uint64_t attempt = ++last_attempt_;
   registration = Registration{};
   registration.attempt = attempt;
-  KJ_IF_MAYBE(session, session_) {
+  KJ_IF_MAYBE (session, session_) {
     auto request = session->registerRequest();
     Write(SnapshotMessage{.sequence = id,
                           .tenant = std::move(snapshot.tenant),
@@ -137,9 +138,8 @@ void Link::Registered(SequenceId sequence, uint64_t attempt, wire::RegisterResul
   if (!result.isSequence()) return RegistrationRefused(sequence, ReadRefusal(result.getRefusal()));
   Registration& registration = found->second;
   const auto answer = result.getSequence();
-  registration.stamp = {.handle = answer.getHandle(),
-                        .partition = answer.getPartition(),
-                        .epoch = answer.getEpoch()};
+  registration.stamp = {
+      .handle = answer.getHandle(), .partition = answer.getPartition(), .epoch = answer.getEpoch()};
   registration.capability = answer.getCapability();
   by_handle_[registration.stamp.handle] = sequence;
   if (registration.phase == Registration::Phase::kLost) return;  // lost while it was under way
@@ -232,7 +232,7 @@ void Link::Flush() {
 }
 
 void Link::SendReports() {
-  KJ_IF_MAYBE(session, session_) {
+  KJ_IF_MAYBE (session, session_) {
     size_t count = 0;
     for (size_t runs = 0; count < reports_.size() && count < kItemsPerBatchMax; ++count) {
       runs += reports_[count].sealed.size();
@@ -247,7 +247,7 @@ void Link::SendReports() {
 }
 
 void Link::SendAcks() {
-  KJ_IF_MAYBE(session, session_) {
+  KJ_IF_MAYBE (session, session_) {
     size_t count = 0;
     for (size_t runs = 0; count < acks_.size() && count < kItemsPerBatchMax; ++count) {
       runs += acks_[count].applied.size();
@@ -276,7 +276,7 @@ void Link::Tick() {
     return End("nothing was heard from the store for three heartbeats");
   }
   if (heartbeat_pending_ || now - last_heartbeat_ < heartbeat_) return;
-  KJ_IF_MAYBE(session, session_) {
+  KJ_IF_MAYBE (session, session_) {
     last_heartbeat_ = now;
     heartbeat_pending_ = true;
     auto request = session->heartbeatRequest();
@@ -295,7 +295,7 @@ void Link::Tick() {
 }
 
 kj::Promise<void> Link::Confirm() {
-  KJ_IF_MAYBE(session, session_) {
+  KJ_IF_MAYBE (session, session_) {
     return session->heartbeatRequest().send().ignoreResult();
   }
   return kj::READY_NOW;
@@ -336,8 +336,7 @@ void Link::PlanArrived(const PlanMessage& message) {
     return context_.Drop(StoreClientDrop::kPlanDuplicate);
   }
   known.last_plan = message.plan_number;
-  const int64_t lag_ns =
-      context_.clock.Now().time_since_epoch().count() - message.echo_sent_at_ns;
+  const int64_t lag_ns = context_.clock.Now().time_since_epoch().count() - message.echo_sent_at_ns;
   if (context_.options.observer != nullptr && lag_ns >= 0) {
     context_.options.observer->OnPlanLag(std::chrono::nanoseconds(lag_ns));
   }

@@ -74,7 +74,7 @@ class Link final : private kj::TaskSet::ErrorHandler {
     uint64_t attempt = 0;  // tells an answer to an older attempt from this one's
     Stamp stamp;
     kj::Maybe<wire::Sequence::Client> capability;
-    std::vector<ReportMessage> waiting;  // for the handle
+    std::vector<ReportMessage> waiting;                // for the handle
     std::deque<std::pair<uint64_t, int64_t>> lags_ns;  // of plans not yet acknowledged
   };
 

@@ -29,8 +29,7 @@ struct FinishCommand {
   SequenceId sequence = 0;
 };
 struct StopCommand {};
-using Command =
-    std::variant<SequenceSnapshot, SequenceReport, PlanAck, FinishCommand, StopCommand>;
+using Command = std::variant<SequenceSnapshot, SequenceReport, PlanAck, FinishCommand, StopCommand>;
 
 uint64_t RandomIncarnation() {
   std::random_device device;
@@ -100,10 +99,10 @@ class Network final : private kj::TaskSet::ErrorHandler {
     if (!connected_) return stop_.fulfiller->fulfill();
     link()->Flush();
     auto late = timer_.afterDelay(options_.shutdown_deadline.count() * kj::MILLISECONDS);
-    tasks_.add(link()->Confirm()
-                   .catch_([](kj::Exception&&) {})
-                   .exclusiveJoin(kj::mv(late))
-                   .then([this] { stop_.fulfiller->fulfill(); }));
+    tasks_.add(
+        link()->Confirm().catch_([](kj::Exception&&) {}).exclusiveJoin(kj::mv(late)).then([this] {
+          stop_.fulfiller->fulfill();
+        }));
   }
 
   kj::Promise<void> Tick() {
@@ -134,10 +133,9 @@ class Network final : private kj::TaskSet::ErrorHandler {
   kj::Promise<std::string> ConnectOnce() {
     const auto handshake_ms =
         std::chrono::duration_cast<std::chrono::milliseconds>(limits::kHandshakeTimeout).count();
-    kj::Promise<std::string> late =
-        timer_.afterDelay(handshake_ms * kj::MILLISECONDS).then([] {
-          return std::string("the store did not open a session in time");
-        });
+    kj::Promise<std::string> late = timer_.afterDelay(handshake_ms * kj::MILLISECONDS).then([] {
+      return std::string("the store did not open a session in time");
+    });
     // Resolves to an empty text when the session is open.
     return io_.provider->getNetwork()
         .parseAddress(options_.endpoint.c_str())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The decode worker's side of the control plane: a ControlPlane over Cap'n Proto (proto/kvstore.capnp).
+// The decode worker's side of the control plane: a ControlPlane that speaks proto/kvstore.capnp.
 //
 // A thread of its own runs the network, so that no call made by the engine ever waits for it: what
 // the engine says goes into a bounded queue, what the store says waits in a bounded mailbox. When a
@@ -46,22 +46,22 @@ class StoreClientObserver {
 };
 
 struct StoreClientOptions {
-  std::string endpoint{};          // "host:port", "127.0.0.1:7401"; or "unix:/path"
+  std::string endpoint{};  // "host:port", "127.0.0.1:7401"; or "unix:/path"
   std::string worker_name = "worker";
-  uint64_t incarnation = 0;      // 0: drawn at random
-  std::string credential{};        // empty where the store asks for none
+  uint64_t incarnation = 0;                   // 0: drawn at random
+  std::string credential{};                   // empty where the store asks for none
   std::chrono::milliseconds heartbeat{1000};  // 10 ms to 60 s; the store may ask for longer
-  size_t queue_items_max = 8192;     // reports and acknowledgements waiting for the network
-  size_t mailbox_plans_max = 8192;   // plans waiting for Poll
+  size_t queue_items_max = 8192;    // reports and acknowledgements waiting for the network
+  size_t mailbox_plans_max = 8192;  // plans waiting for Poll
   std::chrono::milliseconds backoff_min{50};
   std::chrono::milliseconds backoff_max{5000};
   std::chrono::milliseconds shutdown_deadline{500};  // for what is still queued at destruction
-  StoreClientObserver* observer = nullptr;  // optional; outlives the client
+  StoreClientObserver* observer = nullptr;           // optional; outlives the client
 };
 
-// Starts connecting at once. `options.endpoint` must be given; a bad one is reported to the observer
-// and tried again, as an absent store is. The destructor returns within `shutdown_deadline` and a
-// little; the store then frees every sequence of this worker.
+// Starts connecting at once. `options.endpoint` must be given; a bad one is reported to the
+// observer and tried again, as an absent store is. The destructor returns within
+// `shutdown_deadline` and a little; the store then frees every sequence of this worker.
 std::unique_ptr<ControlPlane> NewStoreClient(StoreClientOptions options);
 
 }  // namespace palimpsest

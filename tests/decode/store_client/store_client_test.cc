@@ -212,18 +212,14 @@ TEST_F(StoreClientTest, ASilentStoreNeverBlocksTheEngineNorTheShutdown) {
   StartClient();
   PlayedSequence sequence(*client_, 1);
   sequence.Register();
-  auto worst = std::chrono::nanoseconds(0);
-  for (int i = 0; i < 20000; ++i) {
-    const auto before = std::chrono::steady_clock::now();
-    sequence.StepAsync();
-    client_->Poll();
-    client_->NeedsSnapshot();
-    worst = std::max<std::chrono::nanoseconds>(worst, std::chrono::steady_clock::now() - before);
-  }
-  RecordProperty("worst_call_us", static_cast<int>(worst.count() / 1000));
-  std::printf("worst step beside a silent store: %.1f us\n",
-              static_cast<double>(worst.count()) / 1000);
-  EXPECT_LT(worst, milliseconds(500));  // a machine shared with others; the mean is below 2 us
+  std::vector<std::chrono::nanoseconds> calls;
+  for (int i = 0; i < 5000; ++i) calls.push_back(sequence.StepAsync());
+  std::sort(calls.begin(), calls.end());
+  std::printf("engine's calls beside a silent store: median %.1f us, worst %.1f us\n",
+              static_cast<double>(calls[2500].count()) / 1000,
+              static_cast<double>(calls.back().count()) / 1000);
+  EXPECT_LT(calls[2500], milliseconds(1));
+  EXPECT_LT(calls.back(), milliseconds(500));  // it includes being scheduled out
   const auto before = std::chrono::steady_clock::now();
   client_ = nullptr;
   EXPECT_LT(std::chrono::steady_clock::now() - before, milliseconds(2000));
@@ -290,8 +286,9 @@ TEST_F(StoreClientTest, ThroughputAndLagOverLoopback) {
   for (int i = 0; i < 500; ++i) {
     const auto before = std::chrono::steady_clock::now();
     ASSERT_TRUE(sequence.Step(kLong));
-    lags_us.push_back(std::chrono::duration<double, std::micro>(
-                          std::chrono::steady_clock::now() - before).count());
+    lags_us.push_back(
+        std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - before)
+            .count());
   }
   std::sort(lags_us.begin(), lags_us.end());
   std::printf("{\"bench\":\"plan_round_trip\",\"p50_us\":%.1f,\"p99_us\":%.1f}\n", lags_us[250],
