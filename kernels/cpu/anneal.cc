@@ -125,9 +125,9 @@ void AnnealLayer(const Segment& segment, int layer) {
 }  // namespace
 
 void Anneal(const PoolMemory& memory, absl::Span<const SequenceView> sequences,
-            absl::Span<const AnnealOrder> orders, int threads) {
+            absl::Span<const AnnealOrder> orders, TaskTeam& team) {
   // Orders may meet in one live mask (two segments share a page), layers never do.
-  ParallelFor(threads, memory.shape().layers, [&](int64_t layer) {
+  ParallelFor(team, memory.shape().layers, [&](int64_t layer) {
     for (const AnnealOrder& order : orders) {
       AnnealLayer({memory, sequences[order.sequence], order}, static_cast<int>(layer));
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "absl/types/span.h"
+#include "common/base/task_team.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/pool_memory.h"
 
@@ -12,6 +13,6 @@ namespace palimpsest {
 // RoPE), all KV heads of a layer side by side where they hold the same tokens, else head by head.
 // REQUIRES: arguments checked (checks.h).
 void Anneal(const PoolMemory& memory, absl::Span<const SequenceView> sequences,
-            absl::Span<const AnnealOrder> orders, int threads);
+            absl::Span<const AnnealOrder> orders, TaskTeam& team);
 
 }  // namespace palimpsest

@@ -135,14 +135,14 @@ void MergeHead(const Step& step, absl::Span<const Part> parts, float* scratch) {
 }  // namespace
 
 void Attend(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
-            absl::Span<const StepRows> rows, const LayerActivations& io, int threads,
+            absl::Span<const StepRows> rows, const LayerActivations& io, TaskTeam& team,
             AttendScratch* scratch) {
   const Step step{memory, layer, sequences, rows, io};
   size_t floats = 0;
   const std::vector<Part> parts = PlanParts(step, &floats);
   if (scratch->values.size() < floats) scratch->values.resize(floats);
   float* const states = scratch->values.data();
-  ParallelFor(threads, static_cast<int64_t>(parts.size()),
+  ParallelFor(team, static_cast<int64_t>(parts.size()),
               [&](int64_t i) { RunPart(step, parts[i], states); });
 
   size_t first = 0;

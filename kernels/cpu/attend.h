@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "common/base/task_team.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/pool_memory.h"
 
@@ -16,11 +17,11 @@ struct AttendScratch {
 };
 
 // One pass over each lane's live bytes: a page lane is de-quantised once and used for all rows and
-// all query heads of its KV group. Work is cut into parts of 64 pages whatever `threads` is, and
-// parts are merged in order, so the result does not depend on `threads`.
+// all query heads of its KV group. Work is cut into parts of 64 pages whatever the team's size, and
+// parts are merged in order, so the result does not depend on it.
 // REQUIRES: arguments checked (checks.h).
 void Attend(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
-            absl::Span<const StepRows> rows, const LayerActivations& io, int threads,
+            absl::Span<const StepRows> rows, const LayerActivations& io, TaskTeam& team,
             AttendScratch* scratch);
 
 // Calls visit(lane, live) for the live slots of one (layer, KV head), pages in class and

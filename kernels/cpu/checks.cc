@@ -63,7 +63,7 @@ bool AllOf(const void* data, absl::Span<const StepRows> rows, size_t row_width, 
 
 }  // namespace
 
-absl::Status CheckConfig(const BackendConfig& config, int threads) {
+absl::Status CheckConfig(const BackendConfig& config) {
   const CacheShape& shape = config.shape;
   if (shape.layers < 1 || shape.kv_heads < 1 || shape.layers > 1024 || shape.kv_heads > 1024) {
     return Invalid("layers and kv_heads must be in 1..1024, got ", shape.layers, " and ",
@@ -74,7 +74,6 @@ absl::Status CheckConfig(const BackendConfig& config, int threads) {
     return Invalid("head_dim must be a multiple of 16 in 16..", kMaxHeadDim, ", got ",
                    shape.head_dim);
   }
-  if (threads < 1 || threads > 1024) return Invalid("threads must be in 1..1024, got ", threads);
   if (config.pool_bytes > std::numeric_limits<int64_t>::max() / 2) {
     return Invalid("pool_bytes is out of range: ", config.pool_bytes);
   }

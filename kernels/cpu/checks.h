@@ -11,7 +11,7 @@ namespace palimpsest {
 
 // Every dimension positive, head_dim a multiple of 16 and at most kMaxHeadDim; the pool's size
 // must not overflow.
-absl::Status CheckConfig(const BackendConfig& config, int threads);
+absl::Status CheckConfig(const BackendConfig& config);
 
 // Formats known, pages aligned and inside the pool, open group and open_count in range.
 absl::Status CheckSequences(const PoolMemory& memory, absl::Span<const SequenceView> sequences);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "kernels/cpu/anneal.h"
 #include "kernels/cpu/attend.h"
@@ -18,10 +19,13 @@
 namespace palimpsest {
 namespace {
 
+constexpr int kThreadsMax = 1024;
+
 // Checks, then hands over to the function of the same name.
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(PoolMemory memory, int threads) : memory_(std::move(memory)), threads_(threads) {}
+  CpuBackend(PoolMemory memory, std::shared_ptr<TaskTeam> team)
+      : memory_(std::move(memory)), team_(std::move(team)) {}
 
   ActivationType activation_type() const override { return ActivationType::kFloat32; }
 
@@ -38,7 +42,7 @@ class CpuBackend final : public Backend {
     KV_RETURN_IF_ERROR(CheckStep(layer, sequences, rows));
     KV_RETURN_IF_ERROR(CheckQueries(memory_, rows, io));
     if (io.out == nullptr) return absl::InvalidArgumentError("out is null");
-    palimpsest::Attend(memory_, layer, sequences, rows, io, threads_, &scratch_);
+    palimpsest::Attend(memory_, layer, sequences, rows, io, *team_, &scratch_);
     return absl::OkStatus();
   }
 
@@ -51,7 +55,7 @@ class CpuBackend final : public Backend {
       return absl::InvalidArgumentError(
           absl::StrCat("room for ", sparsity.size(), " results of ", rows.size()));
     }
-    return palimpsest::MeasureSparsity(memory_, layer, sequences, rows, io, threads_, sparsity);
+    return palimpsest::MeasureSparsity(memory_, layer, sequences, rows, io, *team_, sparsity);
   }
 
   absl::Status Seal(absl::Span<const SequenceView> sequences,
@@ -63,7 +67,7 @@ class CpuBackend final : public Backend {
     if (std::adjacent_find(named.begin(), named.end()) != named.end()) {
       return absl::InvalidArgumentError("a sequence is sealed twice in one call");
     }
-    return palimpsest::Seal(memory_, sequences, orders, threads_);
+    return palimpsest::Seal(memory_, sequences, orders, *team_);
   }
 
   absl::Status Anneal(absl::Span<const SequenceView> sequences,
@@ -77,7 +81,7 @@ class CpuBackend final : public Backend {
         return absl::InvalidArgumentError("a segment ends before it begins");
       }
     }
-    palimpsest::Anneal(memory_, sequences, orders, threads_);
+    palimpsest::Anneal(memory_, sequences, orders, *team_);
     return absl::OkStatus();
   }
 
@@ -132,16 +136,26 @@ class CpuBackend final : public Backend {
   }
 
   PoolMemory memory_;
-  const int threads_;
+  const std::shared_ptr<TaskTeam> team_;
   AttendScratch scratch_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> NewCpuBackend(const BackendConfig& config, int threads) {
-  KV_RETURN_IF_ERROR(CheckConfig(config, threads));
+  if (threads < 1 || threads > kThreadsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads must be in 1..", kThreadsMax, ", got ", threads));
+  }
+  return NewCpuBackend(config, std::make_shared<TaskTeam>(threads));
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> NewCpuBackend(const BackendConfig& config,
+                                                       std::shared_ptr<TaskTeam> team) {
+  KV_CHECK(team != nullptr);
+  KV_RETURN_IF_ERROR(CheckConfig(config));
   KV_ASSIGN_OR_RETURN(PoolMemory memory, PoolMemory::Allocate(config));
-  return std::make_unique<CpuBackend>(std::move(memory), threads);
+  return std::make_unique<CpuBackend>(std::move(memory), std::move(team));
 }
 
 }  // namespace palimpsest

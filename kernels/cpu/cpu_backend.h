@@ -5,13 +5,14 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "common/base/task_team.h"
 #include "kernels/backend.h"
 
 namespace palimpsest {
 
 // Allocates the pool and the open groups, zeroed. Activations are float. Every call is done when it
 // returns, checks its arguments before it changes anything, and gives the same bits for any number
-// of `threads` (an OpenMP team of the calling thread).
+// of threads.
 //
 // Beyond the contract of backend.h: a NaN in k or v and a non-finite q are InvalidArgument (nothing
 // changed); infinities in k and v saturate. Overlapping pages are found by Seal and Anneal only,
@@ -19,6 +20,9 @@ namespace palimpsest {
 //
 // InvalidArgument for a shape, pool size or thread count out of range, ResourceExhausted when the
 // memory is not to be had.
+absl::StatusOr<std::unique_ptr<Backend>> NewCpuBackend(const BackendConfig& config,
+                                                       std::shared_ptr<TaskTeam> team);
+// The same with a team of its own.
 absl::StatusOr<std::unique_ptr<Backend>> NewCpuBackend(const BackendConfig& config, int threads);
 
 }  // namespace palimpsest

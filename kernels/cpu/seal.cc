@@ -88,7 +88,7 @@ void Append(const PoolMemory& memory, int layer, absl::Span<const SequenceView> 
 }
 
 absl::Status Seal(const PoolMemory& memory, absl::Span<const SequenceView> sequences,
-                  absl::Span<const SealOrder> orders, int threads) {
+                  absl::Span<const SealOrder> orders, TaskTeam& team) {
   const int64_t lanes = memory.shape().lanes();
   for (const SealOrder& order : orders) {
     const SequenceView& view = sequences[order.sequence];
@@ -101,7 +101,7 @@ absl::Status Seal(const PoolMemory& memory, absl::Span<const SequenceView> seque
           ", KV head ", at.kv_head, ": ", dead, " dead slots for ", view.open_count, " tokens"));
     }
   }
-  ParallelFor(threads, static_cast<int64_t>(orders.size()) * lanes, [&](int64_t i) {
+  ParallelFor(team, static_cast<int64_t>(orders.size()) * lanes, [&](int64_t i) {
     const SealOrder& order = orders[i / lanes];
     SealLane(memory, sequences[order.sequence], order.thought, LaneAt(memory.shape(), i % lanes));
   });

@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "common/base/task_team.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/pool_memory.h"
 
@@ -19,6 +20,6 @@ void Append(const PoolMemory& memory, int layer, absl::Span<const SequenceView> 
 // nothing changed, when a lane has fewer dead slots than there are tokens.
 // REQUIRES: arguments checked; orders name different sequences.
 absl::Status Seal(const PoolMemory& memory, absl::Span<const SequenceView> sequences,
-                  absl::Span<const SealOrder> orders, int threads);
+                  absl::Span<const SealOrder> orders, TaskTeam& team);
 
 }  // namespace palimpsest

@@ -78,10 +78,10 @@ std::vector<float> HeadProbabilities(const PoolMemory& memory, int layer, int kv
 absl::Status MeasureSparsity(const PoolMemory& memory, int layer,
                              absl::Span<const SequenceView> sequences,
                              absl::Span<const StepRows> rows, const LayerActivations& io,
-                             int threads, absl::Span<float> sparsity) {
+                             TaskTeam& team, absl::Span<float> sparsity) {
   const int heads = memory.shape().kv_heads;
   std::vector<std::vector<float>> by_head(rows.size() * heads);
-  ParallelFor(threads, static_cast<int64_t>(by_head.size()), [&](int64_t i) {
+  ParallelFor(team, static_cast<int64_t>(by_head.size()), [&](int64_t i) {
     const StepRows& r = rows[i / heads];
     by_head[i] =
         HeadProbabilities(memory, layer, static_cast<int>(i % heads), sequences[r.sequence], r, io);

@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "common/base/task_team.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/pool_memory.h"
 
@@ -15,6 +16,6 @@ namespace palimpsest {
 absl::Status MeasureSparsity(const PoolMemory& memory, int layer,
                              absl::Span<const SequenceView> sequences,
                              absl::Span<const StepRows> rows, const LayerActivations& io,
-                             int threads, absl::Span<float> sparsity);
+                             TaskTeam& team, absl::Span<float> sparsity);
 
 }  // namespace palimpsest

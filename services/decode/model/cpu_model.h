@@ -7,14 +7,17 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/base/task_team.h"
 #include "services/decode/model/model.h"
 
 namespace palimpsest {
 
 struct CpuModelOptions {
-  int threads = 1;          // threads that share the matrix products, the caller among them
+  int threads = 1;          // of the model's own team, where `team` is null
   int rows_max = 512;       // tokens a step may add, all sequences together
   int logit_rows_max = 64;  // rows a step may want logits of
+  // Shares the work; give the same one to the backend, since two teams get in each other's way.
+  std::shared_ptr<TaskTeam> team = nullptr;
 };
 
 // Loads a Hugging Face folder (config.json, safetensors). NotFound or InvalidArgument names the

@@ -53,15 +53,18 @@ absl::Status ToStatus(const char* what) {
 
 }  // namespace
 
-LinearEngine::LinearEngine(int threads)
-    : engine_(dnnl::engine::kind::cpu, 0), scratchpads_(threads), team_(threads) {
-  for (int thread = 0; thread < threads; ++thread) streams_.emplace_back(engine_);
+LinearEngine::LinearEngine(std::shared_ptr<TaskTeam> team)
+    : engine_(dnnl::engine::kind::cpu, 0),
+      scratchpads_(team->threads()),
+      team_(std::move(team)) {
+  for (int thread = 0; thread < team_->threads(); ++thread) streams_.emplace_back(engine_);
 }
 
-absl::StatusOr<std::unique_ptr<LinearEngine>> LinearEngine::New(int threads) {
-  KV_CHECK(threads >= 1);
+absl::StatusOr<std::unique_ptr<LinearEngine>> LinearEngine::New(
+    std::shared_ptr<TaskTeam> team) {
+  KV_CHECK(team != nullptr);
   try {
-    return std::unique_ptr<LinearEngine>(new LinearEngine(threads));
+    return std::unique_ptr<LinearEngine>(new LinearEngine(std::move(team)));
   } catch (const dnnl::error& error) {
     return ToStatus(error.what());
   }
@@ -127,7 +130,7 @@ absl::StatusOr<Linear> LinearEngine::Pack(int inputs, int outputs, int rows_max,
   linear.inputs_ = inputs;
   linear.outputs_ = outputs;
   linear.rows_max_ = rows_max;
-  const int tile_width = TileWidth(outputs, team_.threads());
+  const int tile_width = TileWidth(outputs, team_->threads());
   try {
     for (int first = 0; first < outputs; first += tile_width) {
       const TileShape shape = {.inputs = inputs,
@@ -184,7 +187,7 @@ absl::Status LinearEngine::Apply(const Linear& linear, const float* x, int rows,
   if (int64_t{rows} * linear.inputs_ * linear.outputs_ < kSharedProductsMin) {
     for (int tile = 0; tile < tiles; ++tile) run_tile(tile, 0);
   } else {
-    team_.Run(tiles, run_tile);
+    team_->Run(tiles, run_tile);
   }
   if (failed) return ToStatus("a matrix product failed");
   return absl::OkStatus();

@@ -19,7 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "oneapi/dnnl/dnnl.hpp"
-#include "services/decode/model/task_team.h"
+#include "common/base/task_team.h"
 
 namespace palimpsest {
 
@@ -51,8 +51,8 @@ class Linear {
 
 class LinearEngine {
  public:
-  // `threads` share the tiles of a product, the caller among them. REQUIRES: threads >= 1.
-  static absl::StatusOr<std::unique_ptr<LinearEngine>> New(int threads);
+  // The team shares the tiles of a product. REQUIRES: team is not null.
+  static absl::StatusOr<std::unique_ptr<LinearEngine>> New(std::shared_ptr<TaskTeam> team);
 
   // Rows a buffer must have room for when Apply is given `rows` rows: what lies in the extra rows
   // of x does not matter, and the extra rows of y are overwritten.
@@ -81,7 +81,7 @@ class LinearEngine {
     std::vector<dnnl::matmul> primitives;  // by bucket
   };
 
-  explicit LinearEngine(int threads);
+  explicit LinearEngine(std::shared_ptr<TaskTeam> team);
   dnnl::matmul::primitive_desc Describe(const TileShape& shape, int rows,
                                         const dnnl::memory::desc& weights) const;
   // These three may throw dnnl::error.
@@ -95,7 +95,7 @@ class LinearEngine {
   std::map<TileShape, Plan> plans_;
   std::vector<dnnl::stream> streams_;              // by thread
   std::vector<std::vector<uint8_t>> scratchpads_;  // by thread; oneDNN's own would be shared
-  TaskTeam team_;                                  // last: its helpers use all of the above
+  std::shared_ptr<TaskTeam> team_;
 };
 
 }  // namespace palimpsest

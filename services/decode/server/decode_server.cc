@@ -25,7 +25,7 @@ class DecodeServer::Generation final : public wire::Generation::Server {
       : server_(server), id_(id), sink_(kj::mv(sink)) {
     server_->generations_[id_] = this;
   }
-  ~Generation() override {
+  ~Generation() noexcept(false) {
     server_->generations_.erase(id_);
     for (const auto& [request, unfinished] : open_) server_->engine_->Cancel(request);
   }

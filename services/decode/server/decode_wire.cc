@@ -50,10 +50,10 @@ absl::StatusOr<GenerateRequest> ReadRequest(wire::Request::Reader reader,
   KV_ASSIGN_OR_RETURN(const std::string tenant, ReadText(reader.getTenant(), "tenant"));
   request.tenant = TenantOf(tenant);
   KV_RETURN_IF_ERROR(CheckList(reader.getPrompt(), limits::kPromptTokensMax, "prompt"));
-  request.prompt.assign(reader.getPrompt().begin(), reader.getPrompt().end());
+  for (const int32_t token : reader.getPrompt()) request.prompt.push_back(token);
   request.max_new_tokens = reader.getMaxNewTokens();
   KV_RETURN_IF_ERROR(CheckList(reader.getStopTokens(), limits::kStopTokensMax, "stopTokens"));
-  request.stop_tokens.assign(reader.getStopTokens().begin(), reader.getStopTokens().end());
+  for (const int32_t token : reader.getStopTokens()) request.stop_tokens.push_back(token);
   if (request.stop_tokens.empty()) request.stop_tokens = default_stop;
   const auto sampling = reader.getSampling();
   request.sampling = {.temperature = sampling.getTemperature(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "services/decode/model/task_team.h"
+#include "common/base/task_team.h"
 
 #include "common/base/check.h"
 

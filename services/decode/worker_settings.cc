@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/decode/worker_settings.h"
+
+namespace palimpsest {
+
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) {
+  auto table = std::make_unique<SettingsTable>(
+      "palimpsest-decode", "A decode worker: serves chains of thought from a compressed cache.");
+  table->Section("Model");
+  table->Text("model", &settings->model,
+              {"Hugging Face folder: config.json, safetensors, tokenizer.json.",
+               "lab/reasoner/model"});
+  table->Text("calibration", &settings->calibration,
+              {"File made by `palimpsest calibrate`; by default calibration.json in the model's "
+               "folder, where there is one.",
+               "calibration.json"});
+  table->Integer("threads", &settings->threads, {0, 1024},
+                 "Threads of the matrix products and kernels; 0 takes every core.");
+  table->Section("Network");
+  table->Address("listen", &settings->listen, "Where clients connect; port 0 takes any free one.");
+  table->Address("metrics_listen", &settings->metrics_listen,
+                 "Where /metrics, /livez, /readyz and /statusz are served.");
+  table->Text("store", &settings->store,
+              {"The store shard to report to; without one the worker plans by itself.",
+               "127.0.0.1:7401"});
+  table->Text("name", &settings->name, {"The worker's name in status and logs.", "decode-0"});
+  table->Text("credential", &settings->credential, "What the store asks for, if it does.");
+  table->Duration("heartbeat", &settings->heartbeat, {milliseconds(10), minutes(1)},
+                  {"Interval of heartbeats with the store; three silent ones end a session.",
+                   "1s"});
+  table->Section("Cache and batch");
+  table->Bytes("pool_bytes", &settings->pool_bytes, {1ull << 20, 1ull << 44},
+               {"Size of the page pool, allocated at start.", "4GiB"});
+  table->Integer("batch_max", &settings->batch_max, {1, 1024}, "Chains that run at once.");
+  table->Integer("waiting_max", &settings->waiting_max, {1, 1 << 20},
+                 "Admitted requests that may wait for room; more are refused.");
+  table->Integer("rows_max", &settings->rows_max, {16, 1 << 16},
+                 "Tokens one step may add, all chains together.");
+  table->Conflict(
+      {"batch_max", "rows_max"},
+      [settings] { return settings->rows_max < settings->batch_max + 15; },
+      "rows_max must be at least batch_max + 15, so that a prompt is read beside a full batch");
+  table->Section("Plans");
+  table->Switch("lockstep", &settings->lockstep,
+                "Wait for the store's plan at every group boundary. Exact and repeatable; slower.");
+  table->Duration("lockstep_deadline", &settings->lockstep_deadline,
+                  {milliseconds(1), minutes(10)},
+                  "How long a lockstep worker waits before it plans by itself.");
+  table->Section("Process");
+  table->Duration("drain_timeout", &settings->drain_timeout, {seconds(0), minutes(60)},
+                  "After SIGTERM: how long running chains may go on.");
+  AddLogSettings(table.get(), &settings->log);
+  table->Example("--model lab/reasoner/model",
+                 "serve the shipped reasoner without a store, on 127.0.0.1:7501");
+  table->Example("--model lab/reasoner/model --store 127.0.0.1:7401 --pool-bytes 4GiB",
+                 "report to a shard and take its plans");
+  return table;
+}
+
+}  // namespace palimpsest
