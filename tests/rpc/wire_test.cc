@@ -2,9 +2,14 @@
 #include "common/rpc/wire.h"
 
 #include <capnp/message.h>
+#include <capnp/serialize.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "common/base/limits.h"
+#include "common/rpc/rpc_connection.h"
+#include "common/rpc/rpc_status.h"
 
 namespace palimpsest {
 namespace {
@@ -90,6 +95,25 @@ TEST(WireTest, ListsAndTextsBeyondTheirBoundAreInvalid) {
     ack.initApplied(limits::kAnnealsPerPlanMax + 1);
     EXPECT_FALSE(ReadAck(ack.asReader()).ok());
   }
+}
+
+// The schema nests nothing in itself, so depth is no weapon; a list that costs no bytes might be.
+TEST(WireTest, AListOfHalfABillionEmptyStructsIsRefusedBeforeItIsWalked) {
+  uint64_t raw[3];
+  raw[0] = uint64_t{1} << 48;            // the root: a struct of one pointer
+  raw[1] = uint64_t{7} << 32 | 1;        // a list of structs, 0 words of them
+  raw[2] = (uint64_t{0x1fffffff} << 2);  // 2^29 - 1 structs without a field
+  const auto start = std::chrono::steady_clock::now();
+  bool refused = false;
+  const absl::Status read = CatchKj([&] {
+    const kj::ArrayPtr<const capnp::word> segments[1] = {
+        kj::arrayPtr(reinterpret_cast<const capnp::word*>(raw), 3)};
+    capnp::SegmentArrayMessageReader reader(kj::arrayPtr(segments, 1), RpcReaderOptions());
+    const auto reports = reader.getRoot<wire::ReportBatch>().getReports();
+    refused = reports.size() > limits::kReportsPerBatchMax;  // what the server asks first
+  });
+  EXPECT_TRUE(refused || !read.ok());  // KJ may refuse it by itself
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(100));
 }
 
 TEST(WireTest, UnknownEnumerantsAreInvalid) {
