@@ -40,24 +40,25 @@ class DecodeServer::Generation final : public wire::Generation::Server {
     } else {
       Join(place->second, std::move(event));
     }
-    if (!pushing_) Push();
+    if (pushing_) return;
+    pushing_ = true;
+    // A client that fails has hung up, or broken its own sink: nobody is left to hear of it.
+    push_ = PushAll().eagerlyEvaluate([](kj::Exception&&) {});
   }
 
  private:
-  void Push() {
+  // One message after the other until nothing is pending.
+  kj::Promise<void> PushAll() {
+    if (pending_.empty()) {
+      pushing_ = false;
+      return kj::READY_NOW;
+    }
     auto request = sink_.pushRequest();
     auto events = request.initEvents(static_cast<unsigned>(pending_.size()));
     unsigned i = 0;
     for (const auto& [id, event] : pending_) Write(event, events[i++]);
     pending_.clear();
-    pushing_ = true;
-    // A client that fails has hung up, or broken its own sink: nobody is left to hear of it.
-    push_ = request.send()
-                .then([this] {
-                  pushing_ = false;
-                  if (!pending_.empty()) Push();
-                })
-                .eagerlyEvaluate([](kj::Exception&&) {});
+    return request.send().then([this] { return PushAll(); });
   }
 
   DecodeServer* const server_;
