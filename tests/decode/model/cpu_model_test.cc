@@ -17,7 +17,7 @@ namespace {
 using testing::HasSubstr;
 
 constexpr char kData[] = "tests/decode/model/data/";
-constexpr CpuModelOptions kOptions = {.threads = 1, .rows_max = 64, .logit_rows_max = 64};
+const CpuModelOptions kOptions = {.threads = 1, .rows_max = 64, .logit_rows_max = 64};
 
 // Logits are of size 1 to 20; what differs from transformers is only the order of float sums.
 constexpr double kLogitTolerance = 2e-4;
