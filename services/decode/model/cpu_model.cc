@@ -264,9 +264,10 @@ absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelConfig& config,
                      "), rows_max ", options.rows_max, " (1 to ", kRowsMax, "), logit_rows_max ",
                      options.logit_rows_max, " (1 to rows_max)"));
   }
-  KV_ASSIGN_OR_RETURN(std::unique_ptr<LinearEngine> engine, LinearEngine::New(options.team != nullptr
-                                            ? options.team
-                                            : std::make_shared<TaskTeam>(options.threads)));
+  KV_ASSIGN_OR_RETURN(
+      std::unique_ptr<LinearEngine> engine,
+      LinearEngine::New(options.team != nullptr ? options.team
+                                                : std::make_shared<TaskTeam>(options.threads)));
   const RowBounds bounds = {.rows_max = options.rows_max, .logit_rows_max = options.logit_rows_max};
   KV_ASSIGN_OR_RETURN(ModelWeights weights, PackWeights(config, bounds, read, *engine));
   return std::unique_ptr<Model>(

@@ -54,14 +54,11 @@ absl::Status ToStatus(const char* what) {
 }  // namespace
 
 LinearEngine::LinearEngine(std::shared_ptr<TaskTeam> team)
-    : engine_(dnnl::engine::kind::cpu, 0),
-      scratchpads_(team->threads()),
-      team_(std::move(team)) {
+    : engine_(dnnl::engine::kind::cpu, 0), scratchpads_(team->threads()), team_(std::move(team)) {
   for (int thread = 0; thread < team_->threads(); ++thread) streams_.emplace_back(engine_);
 }
 
-absl::StatusOr<std::unique_ptr<LinearEngine>> LinearEngine::New(
-    std::shared_ptr<TaskTeam> team) {
+absl::StatusOr<std::unique_ptr<LinearEngine>> LinearEngine::New(std::shared_ptr<TaskTeam> team) {
   KV_CHECK(team != nullptr);
   try {
     return std::unique_ptr<LinearEngine>(new LinearEngine(std::move(team)));

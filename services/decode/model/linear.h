@@ -18,8 +18,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "oneapi/dnnl/dnnl.hpp"
 #include "common/base/task_team.h"
+#include "oneapi/dnnl/dnnl.hpp"
 
 namespace palimpsest {
 
