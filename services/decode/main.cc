@@ -147,7 +147,7 @@ class Loop {
       server
           .Serve(address, [this](uint16_t port) { Bound(port); })
           .exclusiveJoin(Tick(server))
-          .exclusiveJoin(Drained())
+          .exclusiveJoin(Drained(server))
           .exclusiveJoin(kj::mv(engine_ended.promise))
           .exclusiveJoin(kj::mv(watch))
           .wait(io_.waitScope);
@@ -186,14 +186,14 @@ class Loop {
   }
 
   // SIGTERM or SIGINT: refuse new requests, finish what runs, end. A second signal ends at once.
-  kj::Promise<void> Drained() {
-    return Signal().then([this]() -> kj::Promise<void> {
+  kj::Promise<void> Drained(DecodeServer& server) {
+    return Signal().then([this, &server]() -> kj::Promise<void> {
       log_.Info("draining");
       health_.SetNotReady("draining");
       worker_.engine->Drain();
       const auto timeout =
           std::chrono::duration_cast<std::chrono::milliseconds>(settings_.drain_timeout).count();
-      return Idle()
+      return Idle(server, 0)
           .exclusiveJoin(io_.provider->getTimer().afterDelay(timeout * kj::MILLISECONDS))
           .exclusiveJoin(Signal());
     });
@@ -204,11 +204,14 @@ class Loop {
         io_.unixEventPort.onSignal(SIGINT).ignoreResult());
   }
 
-  kj::Promise<void> Idle() {
-    const EngineSnapshot snapshot = worker_.engine->Snapshot();
-    if (snapshot.chains.empty() && snapshot.waiting == 0) return kj::READY_NOW;
-    return io_.provider->getTimer().afterDelay(20 * kj::MILLISECONDS).then([this] {
-      return Idle();
+  // Resolves when nothing runs and every client has been told. Looks twice in a row: the engine's
+  // last word may still wait for this loop at the first look.
+  kj::Promise<void> Idle(DecodeServer& server, int quiet_looks) {
+    const bool quiet = worker_.engine->outstanding() == 0 && server.flushed();
+    quiet_looks = quiet ? quiet_looks + 1 : 0;
+    if (quiet_looks == 2) return kj::READY_NOW;
+    return io_.provider->getTimer().afterDelay(20 * kj::MILLISECONDS).then([=, this, &server] {
+      return Idle(server, quiet_looks);
     });
   }
 

@@ -112,6 +112,7 @@ std::vector<Admission> Engine::Submit(std::vector<GenerateRequest> requests,
     } else {
       admissions[i].request = accepted[i]->id = next_id_++;
       waiting_.push_back(std::move(accepted[i]));
+      ++outstanding_;
     }
   }
   wake_.notify_one();
@@ -393,6 +394,7 @@ void Engine::SendEvents(Chain& chain) {
     event.stats = chain.stats;
   }
   chain.sink(std::move(event));
+  if (chain.finish.has_value()) --outstanding_;
 }
 
 void Engine::FailAll(const absl::Status& status) {

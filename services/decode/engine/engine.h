@@ -11,6 +11,7 @@
 // a plan. Submit, Cancel, Drain and Snapshot may be called from any thread.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -55,6 +56,8 @@ class Engine {
   void Cancel(RequestId request);
   // No new requests from now on; running and waiting chains finish.
   void Drain();
+  // Requests taken and not yet ended; unlike a snapshot, never late.
+  uint64_t outstanding() const { return outstanding_.load(); }
   EngineSnapshot Snapshot() const;
 
   // Runs one step. False when there was nothing to do. A returned error is fatal: the backend or
@@ -102,6 +105,7 @@ class Engine {
   std::vector<float> logits_;
 
   // Shared.
+  std::atomic<uint64_t> outstanding_{0};
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::unique_ptr<Chain>> waiting_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/decode/server/decode_server.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/limits.h"
@@ -30,6 +31,7 @@ class DecodeServer::Generation final : public wire::Generation::Server {
     for (const auto& [request, unfinished] : open_) server_->engine_->Cancel(request);
   }
 
+  bool flushed() const { return !pushing_; }
   void Add(RequestId request) { open_[request] = true; }
 
   void Take(GenerateEvent event) {
@@ -154,6 +156,11 @@ kj::Promise<void> DecodeServer::Serve(kj::StringPtr address,
 
 uint32_t DecodeServer::connection_count() const {
   return listener_.get() == nullptr ? 0 : listener_->connection_count();
+}
+
+bool DecodeServer::flushed() const {
+  return std::all_of(generations_.begin(), generations_.end(),
+                     [](const auto& entry) { return entry.second->flushed(); });
 }
 
 kj::Promise<void> DecodeServer::ServeConnection(kj::Own<kj::AsyncIoStream> socket) {

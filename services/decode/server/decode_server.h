@@ -42,6 +42,8 @@ class DecodeServer {
   kj::Promise<void> Serve(kj::StringPtr address, std::function<void(uint16_t)> bound);
 
   uint32_t connection_count() const;
+  // Is everything the engine said on its way to its client, as far as this loop knows?
+  bool flushed() const;
 
  private:
   friend class DecodeBootstrap;
