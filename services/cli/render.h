@@ -32,8 +32,8 @@ StyledLine StackedBar(absl::Span<const Share> shares, int width, const Terminal&
 // The newest `width` letters, each thought in its colour, with an ellipsis when older ones are cut.
 StyledLine Timeline(absl::string_view letters, int width, bool utf8);
 
-// Rows under headings. Too wide for the terminal it is turned on its side, and if that does not help
-// it becomes one `heading: value` line a cell.
+// Rows under headings. Too wide for the terminal it is turned on its side, and if that does not
+// help it becomes one `heading: value` line a cell.
 struct Table {
   struct Column {
     std::string heading;

@@ -72,7 +72,8 @@ RunResult MakeRun(const std::string& policy, uint32_t budget, uint64_t percent, 
 }
 
 std::vector<RunResult> Runs() {
-  return {MakeRun("full", 1 << 24, 101, Verdict::kRight), MakeRun("thinkv", 1024, 31, Verdict::kRight),
+  return {MakeRun("full", 1 << 24, 101, Verdict::kRight),
+          MakeRun("thinkv", 1024, 31, Verdict::kRight),
           MakeRun("thinkv", 512, 12, Verdict::kUnfinished)};
 }
 

@@ -19,7 +19,7 @@ enum class OutputFormat : uint8_t { kTable, kJson };
 
 struct DemoSettings {
   std::vector<std::string> policy = {"full", "thinkv"};
-  std::vector<std::string> budget = {"1024", "512"};
+  std::vector<std::string> budget = {"2048", "512"};
   std::string problems = "14";
   std::string model;    // empty: the shipped one, or the worker's
   std::string formats;  // empty: each policy's own

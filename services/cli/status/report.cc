@@ -266,7 +266,8 @@ std::vector<std::string> Remarks(const SystemReport& report) {
   std::vector<std::string> remarks;
   const std::string ours(BuildVersion());
   const auto compare = [&](const std::string& where, const std::string& theirs) {
-    if (theirs != ours) {
+    // Some say the commit after it; two commits of one version understand each other.
+    if (theirs.substr(0, theirs.find(' ')) != ours) {
       remarks.push_back(
           absl::StrCat(where, " is of version ", Escaped(theirs, 64), ", this program of ", ours));
     }
