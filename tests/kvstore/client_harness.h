@@ -123,11 +123,14 @@ class PlayedSequence {
   uint64_t last_plan_ = 0;
 };
 
-inline StoreClientOptions ClientOptions(uint16_t port, StoreClientObserver* observer) {
+// A second between heartbeats: three seconds are enough for a busy machine. Tests of the heartbeats
+// themselves ask for less.
+inline StoreClientOptions ClientOptions(uint16_t port, StoreClientObserver* observer,
+                                        milliseconds heartbeat = milliseconds(1000)) {
   StoreClientOptions options;
   options.endpoint = "127.0.0.1:" + std::to_string(port);
   options.worker_name = "test";
-  options.heartbeat = milliseconds(100);
+  options.heartbeat = heartbeat;
   options.backoff_min = milliseconds(10);
   options.backoff_max = milliseconds(100);
   options.observer = observer;

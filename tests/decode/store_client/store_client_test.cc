@@ -243,7 +243,7 @@ TEST_F(StoreClientTest, ACredentialThatIsWrongIsRefusedAndTriedAgain) {
 
 TEST_F(StoreClientTest, HeartbeatsKeepAnIdleSessionOpen) {
   StartServer();
-  StartClient();
+  client_ = NewStoreClient(ClientOptions(port_, &observer_, milliseconds(200)));
   ASSERT_TRUE(WaitConnected(*client_));
   std::this_thread::sleep_for(milliseconds(1000));
   EXPECT_EQ(observer_.connections, 1u);
