@@ -59,8 +59,9 @@ class Bench {
         team_(std::make_shared<TaskTeam>(static_cast<int>(options_.threads))) {}
 
   absl::Status Load() {
-    KV_ASSIGN_OR_RETURN(model_, NewCpuModel(options_.model,
-                                            {.rows_max = 512, .logit_rows_max = 64, .team = team_}));
+    KV_ASSIGN_OR_RETURN(
+        model_,
+        NewCpuModel(options_.model, {.rows_max = 512, .logit_rows_max = 64, .team = team_}));
     KV_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(options_.model));
     KV_ASSIGN_OR_RETURN(const auto problems, ReadProblems(options_.problems));
     KV_ASSIGN_OR_RETURN(PolicySpec policy, DefaultSpec("thinkv"));
@@ -80,9 +81,9 @@ class Bench {
       request.policy = policy;
       requests_.push_back(std::move(request));
     }
-    KV_ASSIGN_OR_RETURN(store_, cli::ChildProcess::Start(
-                                    options_.kvstore, {"--listen", "127.0.0.1:0",
-                                                       "--metrics-listen", "127.0.0.1:0"}));
+    KV_ASSIGN_OR_RETURN(
+        store_, cli::ChildProcess::Start(options_.kvstore, {"--listen", "127.0.0.1:0",
+                                                            "--metrics-listen", "127.0.0.1:0"}));
     for (int wait = 0; wait < 500 && endpoint_.empty(); ++wait) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
       endpoint_ = store_->FindLine("listening on ").value_or("");
@@ -103,8 +104,7 @@ class Bench {
       }
     }
     const CacheShape shape = model_->config().cache_shape();
-    KV_ASSIGN_OR_RETURN(PagePool pool,
-                        PagePool::Create({.shape = shape, .pool_bytes = 256 << 20}));
+    KV_ASSIGN_OR_RETURN(PagePool pool, PagePool::Create({.shape = shape, .pool_bytes = 256 << 20}));
     KV_ASSIGN_OR_RETURN(auto backend, NewCpuBackend({.shape = shape,
                                                      .pool_bytes = pool.capacity_bytes(),
                                                      .open_groups = options_.batch},
@@ -128,8 +128,7 @@ class Bench {
       KV_ASSIGN_OR_RETURN(const bool worked, engine.Step());
       if (!worked) break;
     }
-    const double seconds =
-        std::chrono::duration<double>(steady_clock::now() - start).count();
+    const double seconds = std::chrono::duration<double>(steady_clock::now() - start).count();
     run.tokens_per_second = options_.batch * options_.tokens / seconds;
     return run;
   }

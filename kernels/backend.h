@@ -12,7 +12,8 @@
 // order; results written to host memory are valid after Synchronize().
 //
 // Errors: InvalidArgument for a view that breaks the contract below, FailedPrecondition when there
-// are too few dead slots for a group, Internal for a device fault (after which the backend is dead).
+// are too few dead slots for a group, Internal for a device fault (after which the backend is
+// dead).
 #pragma once
 
 #include <array>
@@ -67,7 +68,7 @@ struct AnnealOrder {
   Thought thought{};            // the class whose pages hold the segment
   uint32_t first_position = 0;  // the segment covers [first_position, end_position)
   uint32_t end_position = 0;
-  uint32_t keep = 0;            // live tokens of the segment left in every lane
+  uint32_t keep = 0;  // live tokens of the segment left in every lane
   Selector selector = Selector::kKMeansMedoids;
 };
 

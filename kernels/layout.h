@@ -23,7 +23,7 @@
 namespace palimpsest {
 
 inline constexpr int kSlotsPerPage = 16;
-inline constexpr int kGroupTokens = 16;     // tokens quantised together: one page's worth
+inline constexpr int kGroupTokens = 16;  // tokens quantised together: one page's worth
 inline constexpr int kChannelsPerScale = 16;
 inline constexpr size_t kPageAlignment = 16;
 
@@ -39,10 +39,14 @@ struct CacheShape {
 
 constexpr int BitsPerElement(Format format) {
   switch (format) {
-    case Format::kBf16: return 16;
-    case Format::kFp8: return 8;
-    case Format::kNvfp4: return 4;
-    case Format::kTernary: return 2;
+    case Format::kBf16:
+      return 16;
+    case Format::kFp8:
+      return 8;
+    case Format::kNvfp4:
+      return 4;
+    case Format::kTernary:
+      return 2;
   }
   return 0;
 }
@@ -54,10 +58,14 @@ constexpr bool HasScales(Format format) { return format != Format::kBf16; }
 // (NVFP4's second level, fixed instead of per tensor).
 constexpr float SecondLevelScale(Format format) {
   switch (format) {
-    case Format::kBf16: return 1.0f;
-    case Format::kFp8: return 1.0f / 256;
-    case Format::kNvfp4: return 1.0f / 4;
-    case Format::kTernary: return 1.0f / 4;
+    case Format::kBf16:
+      return 1.0f;
+    case Format::kFp8:
+      return 1.0f / 256;
+    case Format::kNvfp4:
+      return 1.0f / 4;
+    case Format::kTernary:
+      return 1.0f / 4;
   }
   return 1.0f;
 }

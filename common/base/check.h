@@ -10,7 +10,7 @@ namespace palimpsest {
 
 }  // namespace palimpsest
 
-#define KV_CHECK(condition)                                                        \
-  (__builtin_expect(static_cast<bool>(condition), 1)                               \
-       ? static_cast<void>(0)                                                      \
+#define KV_CHECK(condition)                          \
+  (__builtin_expect(static_cast<bool>(condition), 1) \
+       ? static_cast<void>(0)                        \
        : ::palimpsest::CheckFailed(__FILE__, __LINE__, #condition))

@@ -11,8 +11,8 @@
 #define KV_STATUS_CONCAT(a, b) KV_STATUS_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function when `expr` (an absl::Status) is not OK.
-#define KV_RETURN_IF_ERROR(expr)                        \
-  do {                                                  \
+#define KV_RETURN_IF_ERROR(expr)                                            \
+  do {                                                                      \
     if (absl::Status kv_status = (expr); !kv_status.ok()) return kv_status; \
   } while (false)
 

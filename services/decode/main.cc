@@ -68,23 +68,24 @@ struct Worker {
 absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* log,
                    Worker& worker) {
   if (settings.model.empty()) {
-    return absl::InvalidArgumentError("model: required, a folder with config.json; for example "
-                                      "--model lab/reasoner/model");
+    return absl::InvalidArgumentError(
+        "model: required, a folder with config.json; for example "
+        "--model lab/reasoner/model");
   }
   const auto team = std::make_shared<TaskTeam>(Threads(settings));
-  KV_ASSIGN_OR_RETURN(worker.model,
-                      NewCpuModel(settings.model,
-                                  {.rows_max = static_cast<int>(settings.rows_max),
+  KV_ASSIGN_OR_RETURN(
+      worker.model,
+      NewCpuModel(settings.model, {.rows_max = static_cast<int>(settings.rows_max),
                                    .logit_rows_max = static_cast<int>(settings.batch_max),
                                    .team = team}));
   const CacheShape shape = worker.model->config().cache_shape();
-  KV_ASSIGN_OR_RETURN(PagePool pool, PagePool::Create({.shape = shape,
-                                                       .pool_bytes = settings.pool_bytes}));
-  KV_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                      NewCpuBackend({.shape = shape,
-                                     .pool_bytes = pool.capacity_bytes(),
-                                     .open_groups = settings.batch_max},
-                                    team));
+  KV_ASSIGN_OR_RETURN(PagePool pool,
+                      PagePool::Create({.shape = shape, .pool_bytes = settings.pool_bytes}));
+  KV_ASSIGN_OR_RETURN(
+      std::unique_ptr<Backend> backend,
+      NewCpuBackend(
+          {.shape = shape, .pool_bytes = pool.capacity_bytes(), .open_groups = settings.batch_max},
+          team));
   worker.backend = NewTimedBackend(std::move(backend), worker.clock.get());
   EngineOptions options{.batch_max = settings.batch_max,
                         .waiting_max = settings.waiting_max,
@@ -98,8 +99,7 @@ absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* 
         {.endpoint = settings.store,
          .worker_name = settings.name,
          .credential = settings.credential,
-         .heartbeat =
-             std::chrono::duration_cast<std::chrono::milliseconds>(settings.heartbeat),
+         .heartbeat = std::chrono::duration_cast<std::chrono::milliseconds>(settings.heartbeat),
          .observer = worker.store_observer.get()});
   }
   worker.observer = NewEngineMetrics(metrics);
@@ -144,8 +144,7 @@ class Loop {
     auto watch = ended_reader.Run([&](auto) { engine_ended.fulfiller->fulfill(); });
     const std::string address = FormatEndpoint(settings_.listen);
     const absl::Status status = CatchKj([&] {
-      server
-          .Serve(address, [this](uint16_t port) { Bound(port); })
+      server.Serve(address, [this](uint16_t port) { Bound(port); })
           .exclusiveJoin(Tick(server))
           .exclusiveJoin(Drained(server))
           .exclusiveJoin(kj::mv(engine_ended.promise))
@@ -240,9 +239,8 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "palimpsest-decode: %s\n", std::string(built.message()).c_str());
     return absl::IsInvalidArgument(built) || absl::IsNotFound(built) ? kExitUsage : kExitFailed;
   }
-  HealthOptions health_options{.listen = settings.metrics_listen,
-                               .clock = worker.clock.get(),
-                               .registry = &registry};
+  HealthOptions health_options{
+      .listen = settings.metrics_listen, .clock = worker.clock.get(), .registry = &registry};
   health_options.statusz = [&worker] {
     const EngineSnapshot s = worker.engine->Snapshot();
     return absl::StrCat("palimpsest-decode ", BuildVersion(), "\nchains: ", s.chains.size(),

@@ -28,11 +28,11 @@ class EngineMetrics final : public EngineObserver {
   }
 
   void OnRefused(const absl::Status& status) override {
-    const AdmissionRejection reason =
-        absl::IsInvalidArgument(status)    ? AdmissionRejection::kInvalid
-        : absl::IsUnavailable(status)      ? AdmissionRejection::kDraining
-        : absl::IsResourceExhausted(status) ? AdmissionRejection::kPool
-                                            : AdmissionRejection::kLimit;
+    const AdmissionRejection reason = absl::IsInvalidArgument(status) ? AdmissionRejection::kInvalid
+                                      : absl::IsUnavailable(status) ? AdmissionRejection::kDraining
+                                      : absl::IsResourceExhausted(status)
+                                          ? AdmissionRejection::kPool
+                                          : AdmissionRejection::kLimit;
     metrics_.process.admission_rejections_total[reason].Increment();
   }
 
@@ -48,9 +48,9 @@ class EngineMetrics final : public EngineObserver {
   void OnSnapshot(const EngineSnapshot& snapshot) override {
     metrics_.pool_capacity_bytes.Set(static_cast<double>(snapshot.pool.capacity_bytes));
     metrics_.pool_used_bytes.Set(static_cast<double>(snapshot.pool.used_bytes));
-    metrics_.pages_free.Set(static_cast<double>(
-        (snapshot.pool.capacity_bytes - snapshot.pool.used_bytes) /
-        std::max<uint64_t>(1, snapshot.pool.frame_bytes)));
+    metrics_.pages_free.Set(
+        static_cast<double>((snapshot.pool.capacity_bytes - snapshot.pool.used_bytes) /
+                            std::max<uint64_t>(1, snapshot.pool.frame_bytes)));
     for (const PoolUsage::OfFormat& usage : snapshot.pool.formats) {
       metrics_.pages_resident[usage.format].Set(static_cast<double>(usage.pages));
       metrics_.page_bytes[usage.format].Set(static_cast<double>(usage.page_bytes));
@@ -65,8 +65,8 @@ class EngineMetrics final : public EngineObserver {
           static_cast<double>(chain.full_bytes) / std::max<uint32_t>(1, chain.tokens);
       evicted_bytes += token_bytes * (chain.tokens - chain.live_tokens);
     }
-    const double saved = static_cast<double>(snapshot.full_bytes) -
-                         static_cast<double>(snapshot.footprint_bytes);
+    const double saved =
+        static_cast<double>(snapshot.full_bytes) - static_cast<double>(snapshot.footprint_bytes);
     metrics_.bytes_saved[SavedBy::kEvict].Set(evicted_bytes);
     metrics_.bytes_saved[SavedBy::kQuantize].Set(saved - evicted_bytes);
     metrics_.live_tokens.Set(live_tokens);
@@ -99,11 +99,10 @@ class StoreClientMetrics final : public StoreClientObserver {
   }
 
   void OnDrop(StoreClientDrop drop, uint64_t count) override {
-    const StatsResult result =
-        drop == StoreClientDrop::kPlanDuplicate ? StatsResult::kDuplicate
-        : drop == StoreClientDrop::kPlanStale   ? StatsResult::kStale
-        : drop == StoreClientDrop::kPlanInvalid ? StatsResult::kInvalid
-                                                : StatsResult::kDropped;
+    const StatsResult result = drop == StoreClientDrop::kPlanDuplicate ? StatsResult::kDuplicate
+                               : drop == StoreClientDrop::kPlanStale   ? StatsResult::kStale
+                               : drop == StoreClientDrop::kPlanInvalid ? StatsResult::kInvalid
+                                                                       : StatsResult::kDropped;
     metrics_.process.stats_batches_total[result].Increment(static_cast<double>(count));
   }
 

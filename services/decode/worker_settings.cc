@@ -11,9 +11,9 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
   auto table = std::make_unique<SettingsTable>(
       "palimpsest-decode", "A decode worker: serves chains of thought from a compressed cache.");
   table->Section("Model");
-  table->Text("model", &settings->model,
-              {"Hugging Face folder: config.json, safetensors, tokenizer.json.",
-               "lab/reasoner/model"});
+  table->Text(
+      "model", &settings->model,
+      {"Hugging Face folder: config.json, safetensors, tokenizer.json.", "lab/reasoner/model"});
   table->Text("calibration", &settings->calibration,
               {"File made by `palimpsest calibrate`; by default calibration.json in the model's "
                "folder, where there is one.",
@@ -24,14 +24,14 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
   table->Address("listen", &settings->listen, "Where clients connect; port 0 takes any free one.");
   table->Address("metrics_listen", &settings->metrics_listen,
                  "Where /metrics, /livez, /readyz and /statusz are served.");
-  table->Text("store", &settings->store,
-              {"The store shard to report to; without one the worker plans by itself.",
-               "127.0.0.1:7401"});
+  table->Text(
+      "store", &settings->store,
+      {"The store shard to report to; without one the worker plans by itself.", "127.0.0.1:7401"});
   table->Text("name", &settings->name, {"The worker's name in status and logs.", "decode-0"});
   table->Text("credential", &settings->credential, "What the store asks for, if it does.");
-  table->Duration("heartbeat", &settings->heartbeat, {milliseconds(10), minutes(1)},
-                  {"Interval of heartbeats with the store; three silent ones end a session.",
-                   "1s"});
+  table->Duration(
+      "heartbeat", &settings->heartbeat, {milliseconds(10), minutes(1)},
+      {"Interval of heartbeats with the store; three silent ones end a session.", "1s"});
   table->Section("Cache and batch");
   table->Bytes("pool_bytes", &settings->pool_bytes, {1ull << 20, 1ull << 44},
                {"Size of the page pool, allocated at start.", "4GiB"});
@@ -47,8 +47,7 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
   table->Section("Plans");
   table->Switch("lockstep", &settings->lockstep,
                 "Wait for the store's plan at every group boundary. Exact and repeatable; slower.");
-  table->Duration("lockstep_deadline", &settings->lockstep_deadline,
-                  {milliseconds(1), minutes(10)},
+  table->Duration("lockstep_deadline", &settings->lockstep_deadline, {milliseconds(1), minutes(10)},
                   "How long a lockstep worker waits before it plans by itself.");
   table->Section("Process");
   table->Duration("drain_timeout", &settings->drain_timeout, {seconds(0), minutes(60)},

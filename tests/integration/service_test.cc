@@ -90,7 +90,7 @@ TEST_F(ServiceTest, InLockstepARepeatedRunGivesIdenticalTokensAndPlans) {
       const Service store = StartStore();
       const Service worker = StartWorker(&store, {"--lockstep"});
       const auto client = Connect(loop, worker);
-    ASSERT_NE(client, nullptr);
+      ASSERT_NE(client, nullptr);
       ASSERT_TRUE(WaitForLink(loop, *client, StoreLink::kConnected));
       const auto run = Run(loop, *client, Problems(3), Options(Spec("thinkv", 192)));
       ExpectAllEnded(run);
@@ -113,8 +113,8 @@ TEST_F(ServiceTest, AStoreKilledInMidChainCostsNoAnswerAndIsRegisteredWithWhenIt
     bool killed = false;
     bool returned = false;
     uint64_t sequences_after = 0;
-    const auto run = Run(
-        loop, *client, Problems(6), Options(Spec("full")), [&](const RunProgress& progress) {
+    const auto run =
+        Run(loop, *client, Problems(6), Options(Spec("full")), [&](const RunProgress& progress) {
           if (!killed && progress.tokens_generated > 300) {
             killed = true;
             store.Signal(SIGKILL);
@@ -124,9 +124,9 @@ TEST_F(ServiceTest, AStoreKilledInMidChainCostsNoAnswerAndIsRegisteredWithWhenIt
             store = StartStore(FormatEndpoint(store.endpoint));
           } else if (returned && progress.worker.store == StoreLink::kConnected &&
                      sequences_after == 0) {
-            sequences_after =
-                AskUntil(loop, store, [](const StoreStatus& s) { return s.sequence_count > 0; })
-                    .sequence_count;
+            sequences_after = AskUntil(loop, store, [](const StoreStatus& s) {
+                                return s.sequence_count > 0;
+                              }).sequence_count;
           }
         });
     ExpectAllRight(run);
@@ -165,14 +165,15 @@ TEST_F(ServiceTest, AKilledWorkersSequencesAreFreedByTheShard) {
     const auto run =
         Run(loop, *client, Problems(4), Options(Spec("full")), [&](const RunProgress& progress) {
           if (known > 0 || progress.tokens_generated < 100) return;
-          known = AskUntil(loop, store, [](const StoreStatus& s) { return s.sequence_count == 4; })
-                      .sequence_count;
+          known = AskUntil(loop, store, [](const StoreStatus& s) {
+                    return s.sequence_count == 4;
+                  }).sequence_count;
           worker.Signal(SIGKILL);
         });
     EXPECT_FALSE(run.ok());
     EXPECT_EQ(known, 4u);
-    const StoreStatus after = AskUntil(
-        loop, store, [](const StoreStatus& s) { return s.sequence_count == 0; });
+    const StoreStatus after =
+        AskUntil(loop, store, [](const StoreStatus& s) { return s.sequence_count == 0; });
     EXPECT_EQ(after.sequence_count, 0u);
     EXPECT_TRUE(after.sessions.empty());
   });
@@ -216,13 +217,13 @@ TEST_F(ServiceTest, AWorkerStoppedForLongerThanTheHeartbeatIsForgottenAndRegiste
           if (stopped || progress.tokens_generated < 200) return;
           stopped = true;
           worker.Signal(SIGSTOP);
-          const StoreStatus forgotten = AskUntil(
-              loop, store, [](const StoreStatus& s) { return s.sessions.empty(); });
+          const StoreStatus forgotten =
+              AskUntil(loop, store, [](const StoreStatus& s) { return s.sessions.empty(); });
           EXPECT_TRUE(forgotten.sessions.empty());
           EXPECT_EQ(forgotten.sequence_count, 0u);
           worker.Signal(SIGCONT);
-          const StoreStatus again = AskUntil(
-              loop, store, [](const StoreStatus& s) { return s.sequence_count > 0; });
+          const StoreStatus again =
+              AskUntil(loop, store, [](const StoreStatus& s) { return s.sequence_count > 0; });
           EXPECT_GT(again.sequence_count, 0u);
         });
     ExpectAllRight(run);
@@ -314,15 +315,16 @@ TEST_F(ServiceTest, BothProcessesShowTheirMetrics) {
     ASSERT_TRUE(WaitForLink(loop, *client, StoreLink::kConnected));
     ExpectAllEnded(Run(loop, *client, Problems(1), Options(Spec("thinkv", 128))));
     const std::string of_worker = Get(worker.metrics, "/metrics");
-    for (const char* name :
-         {"palimpsest_build_info", "palimpsest_pool_capacity_bytes",
-          "palimpsest_decode_tokens_total{phase=\"decode\"}", "palimpsest_peer_up{peer=\"store\"} 1",
-          "palimpsest_kernel_duration_seconds_bucket{kernel=\"attend\""}) {
+    for (const char* name : {"palimpsest_build_info", "palimpsest_pool_capacity_bytes",
+                             "palimpsest_decode_tokens_total{phase=\"decode\"}",
+                             "palimpsest_peer_up{peer=\"store\"} 1",
+                             "palimpsest_kernel_duration_seconds_bucket{kernel=\"attend\""}) {
       EXPECT_THAT(of_worker, HasSubstr(name));
     }
     const std::string of_store = Get(store.metrics, "/metrics");
-    for (const char* name : {"palimpsest_build_info", "palimpsest_stats_batches_total{result=\"ok\"}",
-                             "palimpsest_thoughts_classified_total"}) {
+    for (const char* name :
+         {"palimpsest_build_info", "palimpsest_stats_batches_total{result=\"ok\"}",
+          "palimpsest_thoughts_classified_total"}) {
       EXPECT_THAT(of_store, HasSubstr(name));
     }
   });

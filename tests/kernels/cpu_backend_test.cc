@@ -140,6 +140,7 @@ class UnequalLanes : public ::testing::Test {
 
   const std::vector<PageOffset> pages_ = {0};
   PoolMemory memory_;
+  TaskTeam team_{1};
   SequenceView view_;
 };
 
@@ -153,7 +154,7 @@ TEST_F(UnequalLanes, AnnealChoosesHeadByHead) {
     for (const uint32_t i : reference::KMeansMedoids(keys, 4)) kept.push_back(tokens[i].position);
   }
   const AnnealOrder order{.thought = Thought::kReasoning, .end_position = 16, .keep = 4};
-  Anneal(memory_, {&view_, 1}, {&order, 1}, 1);
+  Anneal(memory_, {&view_, 1}, {&order, 1}, team_);
   for (int head = 0; head < 2; ++head) {
     std::vector<uint32_t> left;
     for (const auto& token : Tokens(head)) left.push_back(token.position);
@@ -166,7 +167,7 @@ TEST_F(UnequalLanes, MostRecentCountsInEachLane) {
                           .end_position = 16,
                           .keep = 2,
                           .selector = Selector::kMostRecent};
-  Anneal(memory_, {&view_, 1}, {&order, 1}, 1);
+  Anneal(memory_, {&view_, 1}, {&order, 1}, team_);
   EXPECT_EQ(*memory_.lane({}, 0, 0, 0).live, 0x0003);  // positions 15, 14
   EXPECT_EQ(*memory_.lane({}, 0, 0, 1).live, 0x0030);  // positions 11, 10
 }
@@ -179,7 +180,7 @@ TEST_F(UnequalLanes, SparsityPairsTheKeysOfHeadsByRank) {
   const LayerActivations io{.q = q.data(), .query_heads = 2, .scale = 1.0f};
   float sparsity = -1;
   view_.open_position = 16;
-  ASSERT_EQ(MeasureSparsity(memory_, 0, {&view_, 1}, {&rows, 1}, io, 1, {&sparsity, 1}),
+  ASSERT_EQ(MeasureSparsity(memory_, 0, {&view_, 1}, {&rows, 1}, io, team_, {&sparsity, 1}),
             absl::OkStatus());
   std::vector<std::vector<reference::Token>> heads = {Tokens(0), Tokens(1)};
   std::vector<std::vector<reference::Vector>> queries;
@@ -196,7 +197,7 @@ TEST_F(UnequalLanes, SparsityOfUnequalCountsIsAnInternalError) {
   const StepRows rows{.count = 1};
   const LayerActivations io{.q = q.data(), .query_heads = 2, .scale = 1.0f};
   float sparsity = -1;
-  EXPECT_EQ(MeasureSparsity(memory_, 0, {&view_, 1}, {&rows, 1}, io, 1, {&sparsity, 1}).code(),
+  EXPECT_EQ(MeasureSparsity(memory_, 0, {&view_, 1}, {&rows, 1}, io, team_, {&sparsity, 1}).code(),
             absl::StatusCode::kInternal);
 }
 

@@ -13,9 +13,7 @@ namespace {
 
 constexpr size_t kReportsOpenMax = 256;
 
-double Seconds(Clock::Duration duration) {
-  return std::chrono::duration<double>(duration).count();
-}
+double Seconds(Clock::Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 // Mixes one number into a running hash (the 64-bit finaliser of SplitMix).
 void Mix(uint64_t& hash, uint64_t value) {
@@ -62,11 +60,7 @@ uint32_t LiveCount(const SequenceState& state, uint32_t first_position) {
 
 BoundaryWork::BoundaryWork(const Options& options, Backend* backend, ControlPlane* control,
                            const Clock* clock, EngineObserver* observer)
-    : options_(options),
-      backend_(backend),
-      control_(control),
-      clock_(clock),
-      observer_(observer) {}
+    : options_(options), backend_(backend), control_(control), clock_(clock), observer_(observer) {}
 
 absl::Status BoundaryWork::Run(absl::Span<Chain* const> chains) {
   if (chains.empty()) return absl::OkStatus();
@@ -88,8 +82,7 @@ absl::Status BoundaryWork::ApplyStorePlans(Chain& chain, std::vector<StorePlan> 
     if (plan.report_number < chain.refresh_report) plan.plan.next_label.reset();
     Merge(merged, plan.plan);
     double lag_seconds = 0;
-    while (!chain.reports_open.empty() &&
-           chain.reports_open.front().number <= plan.report_number) {
+    while (!chain.reports_open.empty() && chain.reports_open.front().number <= plan.report_number) {
       const Chain::ReportTime report = chain.reports_open.front();
       chain.reports_open.pop_front();
       if (report.number != plan.report_number) continue;

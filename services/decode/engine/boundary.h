@@ -30,8 +30,8 @@ class BoundaryWork {
   };
 
   // All outlive this. `control` and `observer` may be null.
-  BoundaryWork(const Options& options, Backend* backend, ControlPlane* control,
-               const Clock* clock, EngineObserver* observer);
+  BoundaryWork(const Options& options, Backend* backend, ControlPlane* control, const Clock* clock,
+               EngineObserver* observer);
 
   // Takes chains whose open group is full through the boundary. A chain that finds no room at all
   // is marked finished with ResourceExhausted; an error returned is the backend's, and fatal.

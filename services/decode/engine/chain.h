@@ -37,7 +37,7 @@ struct Chain {
   // prompt ends.
   Thought label = Thought::kReasoning;
   uint32_t window_start = 0;
-  bool starts_window = true;  // the next generated token sealed is the first of a window
+  bool starts_window = true;    // the next generated token sealed is the first of a window
   std::vector<float> sparsity;  // measured in the step that ends a window
 
   // Control plane. Plans wait here for the chain's next group boundary.

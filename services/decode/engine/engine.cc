@@ -45,21 +45,20 @@ absl::Status Engine::CheckRequest(const GenerateRequest& request) const {
   }
   const uint64_t total = static_cast<uint64_t>(request.prompt.size()) + request.max_new_tokens;
   if (total > static_cast<uint64_t>(config.max_positions)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("prompt and max_new_tokens: ", total, " tokens, the model takes at most ",
-                     config.max_positions));
+    return absl::InvalidArgumentError(absl::StrCat("prompt and max_new_tokens: ", total,
+                                                   " tokens, the model takes at most ",
+                                                   config.max_positions));
   }
   for (const int32_t token : request.prompt) {
     if (token < 0 || token >= config.vocab_size) {
-      return absl::InvalidArgumentError(absl::StrCat("prompt: token ", token,
-                                                     " is not in the vocabulary of ",
-                                                     config.vocab_size));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "prompt: token ", token, " is not in the vocabulary of ", config.vocab_size));
     }
   }
   for (const uint32_t layer : request.policy.sparsity_layers) {
     if (layer >= static_cast<uint32_t>(config.layers)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "policy.sparsity_layers: layer ", layer, ", the model has ", config.layers));
+      return absl::InvalidArgumentError(
+          absl::StrCat("policy.sparsity_layers: layer ", layer, ", the model has ", config.layers));
     }
   }
   KV_RETURN_IF_ERROR(CheckSamplingParams(request.sampling));
@@ -77,8 +76,8 @@ absl::Status Engine::CheckRequest(const GenerateRequest& request) const {
 uint32_t Engine::PagesToReserve(const GenerateRequest& request) const {
   const uint64_t prompt = request.prompt.size();
   const uint64_t all = prompt + request.max_new_tokens;
-  const uint64_t bounded = prompt + request.policy.budget_tokens +
-                           2ull * request.policy.window_tokens + kSlotsPerPage;
+  const uint64_t bounded =
+      prompt + request.policy.budget_tokens + 2ull * request.policy.window_tokens + kSlotsPerPage;
   return static_cast<uint32_t>((std::min(all, bounded) + kSlotsPerPage - 1) / kSlotsPerPage);
 }
 
@@ -106,8 +105,8 @@ std::vector<Admission> Engine::Submit(std::vector<GenerateRequest> requests,
     if (draining_ || stop_) {
       admissions[i] = {absl::UnavailableError("the worker is draining"), 0, kRetryAfterMs};
     } else if (waiting_.size() >= options_.waiting_max) {
-      admissions[i] = {absl::ResourceExhaustedError(absl::StrCat(
-                           options_.waiting_max, " requests are waiting already")),
+      admissions[i] = {absl::ResourceExhaustedError(
+                           absl::StrCat(options_.waiting_max, " requests are waiting already")),
                        0, kRetryAfterMs};
     } else {
       admissions[i].request = accepted[i]->id = next_id_++;

@@ -34,9 +34,9 @@
 namespace palimpsest {
 
 struct EngineOptions {
-  uint32_t batch_max = 32;     // chains that run at once; <= BackendConfig::open_groups
+  uint32_t batch_max = 32;      // chains that run at once; <= BackendConfig::open_groups
   uint32_t waiting_max = 1024;  // admitted chains that wait for room
-  bool lockstep = false;       // wait for the store's plan at every group boundary
+  bool lockstep = false;        // wait for the store's plan at every group boundary
   std::chrono::milliseconds lockstep_deadline{2000};
   // The model's calibration, for requests that bring none of their own.
   std::vector<uint32_t> sparsity_layers = {};

@@ -30,8 +30,7 @@ absl::Status RefreshObserver::AfterAttend(int layer, const LayerActivations& io)
   }
   if (rows.empty()) return absl::OkStatus();
   std::vector<float> sparsity(rows.size());
-  KV_RETURN_IF_ERROR(
-      backend_->MeasureSparsity(layer, views_, rows, io, absl::MakeSpan(sparsity)));
+  KV_RETURN_IF_ERROR(backend_->MeasureSparsity(layer, views_, rows, io, absl::MakeSpan(sparsity)));
   for (size_t i = 0; i < targets.size(); ++i) *targets[i] = sparsity[i];
   return absl::OkStatus();
 }

@@ -19,8 +19,8 @@ using RequestId = uint64_t;  // chosen by the engine, unique within a process
 
 struct GenerateRequest {
   std::string tenant = "default";
-  std::vector<int32_t> prompt;      // at least one token
-  uint32_t max_new_tokens = 0;      // at least 1
+  std::vector<int32_t> prompt;       // at least one token
+  uint32_t max_new_tokens = 0;       // at least 1
   std::vector<int32_t> stop_tokens;  // ends the text; the stop token is part of it
   SamplingParams sampling;
   PolicySpec policy;
@@ -38,7 +38,7 @@ struct RequestStats {
   uint64_t footprint_bytes_peak = 0;
   uint64_t full_bytes_end = 0;
   uint32_t plans_applied = 0;
-  uint32_t plans_local = 0;       // of them, made by the worker itself
+  uint32_t plans_local = 0;         // of them, made by the worker itself
   double plan_lag_seconds_sum = 0;  // report sent -> plan applied, over plans from the store
   double plan_lag_seconds_max = 0;
   uint32_t plan_lag_tokens_max = 0;  // tokens generated between report and application
@@ -51,8 +51,8 @@ struct GenerateEvent {
   RequestId request = 0;
   std::vector<int32_t> tokens;  // generated since the event before
   std::optional<FinishReason> finished;
-  absl::Status error;   // with kError
-  RequestStats stats;   // with `finished`
+  absl::Status error;  // with kError
+  RequestStats stats;  // with `finished`
 };
 
 // Called on the engine's thread; must not block.

@@ -30,9 +30,8 @@ class Timed final : public TimedBackend {
   absl::Status MeasureSparsity(int layer, absl::Span<const SequenceView> sequences,
                                absl::Span<const StepRows> rows, const LayerActivations& io,
                                absl::Span<float> sparsity) override {
-    return Time(KernelFamily::kSparsity, [&] {
-      return backend_->MeasureSparsity(layer, sequences, rows, io, sparsity);
-    });
+    return Time(KernelFamily::kSparsity,
+                [&] { return backend_->MeasureSparsity(layer, sequences, rows, io, sparsity); });
   }
   absl::Status Seal(absl::Span<const SequenceView> sequences,
                     absl::Span<const SealOrder> orders) override {

@@ -22,7 +22,6 @@ class TimedBackend : public Backend {
 };
 
 // Wraps `backend`, which it takes; `clock` outlives it.
-std::unique_ptr<TimedBackend> NewTimedBackend(std::unique_ptr<Backend> backend,
-                                              const Clock* clock);
+std::unique_ptr<TimedBackend> NewTimedBackend(std::unique_ptr<Backend> backend, const Clock* clock);
 
 }  // namespace palimpsest

@@ -44,8 +44,7 @@ uint64_t ChooseFrameBytes(const CacheShape& shape) {
 absl::StatusOr<PagePool> PagePool::Create(const PagePoolConfig& config) {
   PagePoolConfig chosen = config;
   if (chosen.frame_bytes == 0) chosen.frame_bytes = ChooseFrameBytes(config.shape);
-  const uint64_t widest =
-      MakePageLayout(config.shape, {Format::kBf16, Format::kBf16}).page_bytes;
+  const uint64_t widest = MakePageLayout(config.shape, {Format::kBf16, Format::kBf16}).page_bytes;
   if (chosen.frame_bytes % kPageAlignment != 0 || chosen.frame_bytes < widest) {
     return absl::InvalidArgumentError(
         absl::StrCat("frame_bytes ", chosen.frame_bytes, ": expected a multiple of ",
@@ -66,8 +65,7 @@ absl::StatusOr<PagePool> PagePool::Create(const PagePoolConfig& config) {
 PagePool::PagePool(const PagePoolConfig& config) : frame_bytes_(config.frame_bytes) {
   for (int i = 0; i < kKinds; ++i) {
     kinds_[i].layout = MakePageLayout(config.shape, FormatOfKind(i));
-    kinds_[i].pages_per_frame =
-        static_cast<uint32_t>(frame_bytes_ / kinds_[i].layout.page_bytes);
+    kinds_[i].pages_per_frame = static_cast<uint32_t>(frame_bytes_ / kinds_[i].layout.page_bytes);
   }
   frames_.resize(config.pool_bytes / frame_bytes_);
   for (size_t i = frames_.size(); i > 0; --i) {
@@ -94,9 +92,9 @@ absl::Status PagePool::Reserve(PageFormat format, uint32_t pages) {
   kind.promised_pages += pages;
   if (PromisesHold()) return absl::OkStatus();
   kind.promised_pages -= pages;
-  return absl::ResourceExhaustedError(
-      absl::StrCat("page pool: ", pages, " pages of ", Name(format.k), "/", Name(format.v),
-                   " cannot be promised now"));
+  return absl::ResourceExhaustedError(absl::StrCat("page pool: ", pages, " pages of ",
+                                                   Name(format.k), "/", Name(format.v),
+                                                   " cannot be promised now"));
 }
 
 void PagePool::Unreserve(PageFormat format, uint32_t pages) {

@@ -39,8 +39,8 @@ struct PoolUsage {
   };
   uint64_t capacity_bytes = 0;  // whole frames only
   uint64_t frame_bytes = 0;
-  uint64_t used_bytes = 0;  // frames in use, slack included
-  uint64_t page_bytes = 0;  // pages in use
+  uint64_t used_bytes = 0;        // frames in use, slack included
+  uint64_t page_bytes = 0;        // pages in use
   std::vector<OfFormat> formats;  // every pair of K and V formats
   uint64_t slack_bytes() const { return used_bytes - page_bytes; }
 };

@@ -42,8 +42,7 @@ absl::StatusOr<SealOrder> SequenceCache::PlanSeal(Thought thought, uint32_t view
   KV_CHECK(open_count_ > 0);
   if (DeadSlots(thought) < open_count_) {
     const PageFormat format = options_.formats.of(thought);
-    const bool promised =
-        reserved_left_ > 0 && format == options_.formats.of(Thought::kReasoning);
+    const bool promised = reserved_left_ > 0 && format == options_.formats.of(Thought::kReasoning);
     KV_ASSIGN_OR_RETURN(const PageOffset page, pool_->Allocate(format, promised));
     if (promised) --reserved_left_;
     pages_[Index(thought)].push_back(page);

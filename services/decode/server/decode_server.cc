@@ -138,8 +138,7 @@ DecodeServer::DecodeServer(kj::AsyncIoProvider& io, kj::UnixEventPort& port, Eng
 
 DecodeServer::~DecodeServer() = default;
 
-kj::Promise<void> DecodeServer::Serve(kj::StringPtr address,
-                                      std::function<void(uint16_t)> bound) {
+kj::Promise<void> DecodeServer::Serve(kj::StringPtr address, std::function<void(uint16_t)> bound) {
   auto deliver =
       reader_.Run([this](std::vector<Delivery> deliveries) { Deliver(std::move(deliveries)); });
   auto serve = io_.getNetwork().parseAddress(address).then(
@@ -164,10 +163,9 @@ bool DecodeServer::flushed() const {
 }
 
 kj::Promise<void> DecodeServer::ServeConnection(kj::Own<kj::AsyncIoStream> socket) {
-  auto connection =
-      kj::heap<RpcConnection>(kj::mv(socket), capnp::rpc::twoparty::Side::SERVER,
-                              capnp::Capability::Client(kj::heap<DecodeBootstrap>(this)),
-                              hooks_.on_framing_refused);
+  auto connection = kj::heap<RpcConnection>(
+      kj::mv(socket), capnp::rpc::twoparty::Side::SERVER,
+      capnp::Capability::Client(kj::heap<DecodeBootstrap>(this)), hooks_.on_framing_refused);
   auto ended = connection->OnDisconnect();
   return ended.attach(kj::mv(connection));
 }

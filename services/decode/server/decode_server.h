@@ -33,8 +33,8 @@ struct DecodeServerHooks {
 class DecodeServer {
  public:
   // All outlive the server. Made and used on the loop's thread.
-  DecodeServer(kj::AsyncIoProvider& io, kj::UnixEventPort& port, Engine* engine,
-               const Clock* clock, WorkerIdentity identity, DecodeServerHooks hooks);
+  DecodeServer(kj::AsyncIoProvider& io, kj::UnixEventPort& port, Engine* engine, const Clock* clock,
+               WorkerIdentity identity, DecodeServerHooks hooks);
   ~DecodeServer();
 
   // Listens on `host:port` (port 0: any free one) and serves until dropped. Resolves to the port

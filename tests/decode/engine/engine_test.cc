@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The engine with a small random model: what it says means nothing, but it says it for good reasons.
+// The engine with a small random model: what it says means nothing, but it says it for good
+// reasons.
 #include "services/decode/engine/engine.h"
 
 #include <gmock/gmock.h>
@@ -44,21 +45,20 @@ class EngineTest : public testing::Test {
             uint64_t pool_bytes = 16 << 20) {
     engine_.reset();
     outcomes_.clear();
-    model_ = *NewSyntheticCpuModel(TinyConfig(), 1,
-                                   {.rows_max = 128, .logit_rows_max = 32});
+    model_ = *NewSyntheticCpuModel(TinyConfig(), 1, {.rows_max = 128, .logit_rows_max = 32});
     const CacheShape shape = model_->config().cache_shape();
     PagePool pool = *PagePool::Create({.shape = shape, .pool_bytes = pool_bytes});
-    backend_ = NewTimedBackend(*NewCpuBackend({.shape = shape,
-                                               .pool_bytes = pool.capacity_bytes(),
-                                               .open_groups = options.batch_max},
-                                              1),
-                               clock_.get());
+    backend_ = NewTimedBackend(
+        *NewCpuBackend(
+            {.shape = shape, .pool_bytes = pool.capacity_bytes(), .open_groups = options.batch_max},
+            1),
+        clock_.get());
     engine_ = std::make_unique<Engine>(options, model_.get(), backend_.get(), std::move(pool),
                                        control, clock_.get(), nullptr);
   }
 
-  static GenerateRequest Request(int seed, uint32_t new_tokens,
-                                 const std::string& policy = "full", uint32_t budget = 0) {
+  static GenerateRequest Request(int seed, uint32_t new_tokens, const std::string& policy = "full",
+                                 uint32_t budget = 0) {
     GenerateRequest request;
     for (int i = 0; i < 5 + seed % 40; ++i) request.prompt.push_back((seed * 31 + i * 7) % 128);
     request.max_new_tokens = new_tokens;

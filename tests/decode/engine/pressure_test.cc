@@ -30,11 +30,10 @@ TEST(PressureTest, AnotherClassWithRoomIsTakenTheWidestFirst) {
 }
 
 TEST(PressureTest, TheOldestSegmentsOfTheLeastImportantClassAreEmptiedUntilTheGroupFits) {
-  const SequenceState state{{MakeSegment(0, 128, Thought::kReasoning, /*pinned=*/true),
-                             MakeSegment(128, 64, Thought::kReasoning),
-                             MakeSegment(256, 4, Thought::kTransition),
-                             MakeSegment(384, 10, Thought::kTransition),
-                             MakeSegment(512, 64, Thought::kTransition)}};
+  const SequenceState state{
+      {MakeSegment(0, 128, Thought::kReasoning, /*pinned=*/true),
+       MakeSegment(128, 64, Thought::kReasoning), MakeSegment(256, 4, Thought::kTransition),
+       MakeSegment(384, 10, Thought::kTransition), MakeSegment(512, 64, Thought::kTransition)}};
   const auto relief = PlanRelief(state, Thought::kReasoning, 16, {2, 0, 0});
   ASSERT_TRUE(relief.has_value());
   EXPECT_EQ(relief->seal_as, Thought::kTransition);

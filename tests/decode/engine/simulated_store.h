@@ -17,8 +17,8 @@ namespace palimpsest {
 class SimulatedStore final : public ControlPlane {
  public:
   StoreState present = StoreState::kConnected;
-  bool answers = true;       // false: takes everything, says nothing
-  int delay_polls = 0;       // polls before a plan arrives
+  bool answers = true;  // false: takes everything, says nothing
+  int delay_polls = 0;  // polls before a plan arrives
   uint64_t reports = 0, plans = 0, registrations = 0, acknowledgements = 0, finished = 0;
 
   StoreState state() const override { return present; }
@@ -37,8 +37,8 @@ class SimulatedStore final : public ControlPlane {
     if (!answers || present != StoreState::kConnected) return;
     Known& known = known_.at(report.sequence);
     for (const SealedTokens& sealed : report.sealed) RecordSealed(known.state, sealed);
-    Plan plan = known.policy->Decide(
-        known.state, {.refresh = report.refresh, .sparsity = report.sparsity});
+    Plan plan =
+        known.policy->Decide(known.state, {.refresh = report.refresh, .sparsity = report.sparsity});
     for (const Anneal& anneal : plan.anneals) KV_CHECK(RecordAnneal(known.state, anneal).ok());
     if (plan.empty() && !report.wants_answer) return;
     queue_.push_back({delay_polls,

@@ -19,19 +19,18 @@ constexpr uint32_t kPrompt = 9;
 class SequenceCacheTest : public testing::Test {
  protected:
   void Make(ClassFormats formats, uint64_t pool_bytes = 4 << 20, uint32_t reserved = 0) {
-    pool_ = std::make_unique<PagePool>(
-        *PagePool::Create({.shape = kShape, .pool_bytes = pool_bytes}));
+    pool_ =
+        std::make_unique<PagePool>(*PagePool::Create({.shape = kShape, .pool_bytes = pool_bytes}));
     backend_ = *NewCpuBackend(
         {.shape = kShape, .pool_bytes = pool_->capacity_bytes(), .open_groups = 4}, 1);
     if (reserved > 0) {
       ASSERT_TRUE(pool_->Reserve(formats.of(Thought::kReasoning), reserved).ok());
     }
-    cache_ = std::make_unique<SequenceCache>(
-        pool_.get(), backend_.get(),
-        SequenceCacheOptions{.formats = formats,
-                             .open_group = 1,
-                             .prompt_tokens = kPrompt,
-                             .reserved_pages = reserved});
+    cache_ = std::make_unique<SequenceCache>(pool_.get(), backend_.get(),
+                                             SequenceCacheOptions{.formats = formats,
+                                                                  .open_group = 1,
+                                                                  .prompt_tokens = kPrompt,
+                                                                  .reserved_pages = reserved});
   }
 
   // Appends one token with random keys and values in every lane.
@@ -93,8 +92,8 @@ class SequenceCacheTest : public testing::Test {
     EXPECT_EQ(cache_->footprint_bytes(), bytes);
     uint64_t page_bytes = 0;
     for (const Thought thought : kThoughts) {
-      page_bytes += view.pages[Index(thought)].size() *
-                    pool_->layout(view.formats.of(thought)).page_bytes;
+      page_bytes +=
+          view.pages[Index(thought)].size() * pool_->layout(view.formats.of(thought)).page_bytes;
     }
     EXPECT_EQ(pool_->usage().page_bytes, page_bytes);
   }
