@@ -157,7 +157,6 @@ absl::Status Engine::Run() {
     }
     KV_ASSIGN_OR_RETURN(const bool worked, Step());
     if (worked) continue;
-    PublishSnapshot(/*force=*/true);
     std::unique_lock<std::mutex> lock(mutex_);
     wake_.wait_for(lock, kIdleWait,
                    [&] { return stop_ || !waiting_.empty() || !cancelled_.empty(); });
@@ -170,7 +169,10 @@ absl::StatusOr<bool> Engine::Step() {
   HearStore();
   TakeCancellations();
   Admit();
-  if (chains_.empty()) return false;
+  if (chains_.empty()) {
+    PublishSnapshot(/*force=*/true);
+    return false;
+  }
   const Clock::Time start = clock_->Now();
   const uint64_t prefilled = working_.tokens_prefilled;
   const uint64_t decoded = working_.tokens_decoded;
