@@ -2,7 +2,7 @@
 #include "services/decode/worker_observers.h"
 
 #include <algorithm>
-#include <atomic>
+#include <string>
 
 namespace palimpsest {
 namespace {
@@ -87,12 +87,14 @@ class StoreClientMetrics final : public StoreClientObserver {
 
   void OnState(StoreState state, std::string_view why) override {
     const bool up = state == StoreState::kConnected;
-    const absl::string_view reason(why.data(), why.size());
+    // Every attempt to connect ends up here; only what is new is worth a line.
     if (up) {
       log_.Info("store connected");
-    } else {
-      log_.Warning("store away, planning locally", {{"reason", reason}});
+    } else if (reason_ != why) {
+      log_.Warning("store away, planning locally",
+                   {{"reason", absl::string_view(why.data(), why.size())}});
     }
+    reason_ = up ? "" : std::string(why);
     if (up && was_up_) metrics_.process.reregistrations_total.Increment();
     was_up_ = was_up_ || up;
     metrics_.process.peer_up.Set("store", up);
@@ -117,6 +119,7 @@ class StoreClientMetrics final : public StoreClientObserver {
   WorkerMetrics& metrics_;
   Log& log_;
   bool was_up_ = false;
+  std::string reason_;
 };
 
 }  // namespace
