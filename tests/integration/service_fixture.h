@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -119,6 +120,23 @@ class ServiceTest : public testing::Test {
       if (!loop.Run(milliseconds(25)).ok()) return false;
     }
     return false;
+  }
+
+  // A store, a worker that is connected to it, and a client; no client when something failed.
+  struct Pair {
+    Service store;
+    Service worker;
+    std::unique_ptr<WorkerClient> client;
+  };
+  Pair StartPair(EventLoop& loop, std::vector<std::string> worker_arguments = {}) {
+    Pair pair{.store = StartStore(), .worker = {}, .client = nullptr};
+    pair.worker = StartWorker(&pair.store, std::move(worker_arguments));
+    pair.client = Connect(loop, pair.worker);
+    if (pair.client != nullptr && !WaitForLink(loop, *pair.client, StoreLink::kConnected)) {
+      ADD_FAILURE() << "the worker did not connect to its store";
+      pair.client = nullptr;
+    }
+    return pair;
   }
 
   // The store's status, asked until `good` is true of it; the last answer either way.

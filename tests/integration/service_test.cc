@@ -69,11 +69,8 @@ void SendHostile(const Endpoint& endpoint, const std::string& bytes) {
 
 TEST_F(ServiceTest, AnswersAreRightWithTheFullCacheAndTheStoreKnowsOfThem) {
   With([&](EventLoop& loop) {
-    const Service store = StartStore();
-    const Service worker = StartWorker(&store);
-    const auto client = Connect(loop, worker);
+    auto [store, worker, client] = StartPair(loop);
     ASSERT_NE(client, nullptr);
-    ASSERT_TRUE(WaitForLink(loop, *client, StoreLink::kConnected));
     ExpectAllRight(Run(loop, *client, Problems(4), Options(Spec("full"))));
     const StoreStatus status =
         AskUntil(loop, store, [](const StoreStatus& s) { return s.sequence_count == 0; });
@@ -87,11 +84,8 @@ TEST_F(ServiceTest, InLockstepARepeatedRunGivesIdenticalTokensAndPlans) {
   RunFigures figures[2];
   for (RunFigures& figure : figures) {
     With([&](EventLoop& loop) {
-      const Service store = StartStore();
-      const Service worker = StartWorker(&store, {"--lockstep"});
-      const auto client = Connect(loop, worker);
+      auto [store, worker, client] = StartPair(loop, {"--lockstep"});
       ASSERT_NE(client, nullptr);
-      ASSERT_TRUE(WaitForLink(loop, *client, StoreLink::kConnected));
       const auto run = Run(loop, *client, Problems(3), Options(Spec("thinkv", 192)));
       ExpectAllEnded(run);
       figure = FiguresOf(*run);
@@ -105,11 +99,8 @@ TEST_F(ServiceTest, InLockstepARepeatedRunGivesIdenticalTokensAndPlans) {
 
 TEST_F(ServiceTest, AStoreKilledInMidChainCostsNoAnswerAndIsRegisteredWithWhenItReturns) {
   With([&](EventLoop& loop) {
-    Service store = StartStore();
-    const Service worker = StartWorker(&store);
-    const auto client = Connect(loop, worker);
+    auto [store, worker, client] = StartPair(loop);
     ASSERT_NE(client, nullptr);
-    ASSERT_TRUE(WaitForLink(loop, *client, StoreLink::kConnected));
     bool killed = false;
     bool returned = false;
     uint64_t sequences_after = 0;
@@ -137,11 +128,8 @@ TEST_F(ServiceTest, AStoreKilledInMidChainCostsNoAnswerAndIsRegisteredWithWhenIt
 
 TEST_F(ServiceTest, UnderThinKvAKilledStoreLeavesTheBudgetInForce) {
   With([&](EventLoop& loop) {
-    const Service store = StartStore();
-    const Service worker = StartWorker(&store);
-    const auto client = Connect(loop, worker);
+    auto [store, worker, client] = StartPair(loop);
     ASSERT_NE(client, nullptr);
-    ASSERT_TRUE(WaitForLink(loop, *client, StoreLink::kConnected));
     bool killed = false;
     const auto run = Run(loop, *client, Problems(4), Options(Spec("thinkv", 256)),
                          [&](const RunProgress& progress) {
@@ -156,11 +144,8 @@ TEST_F(ServiceTest, UnderThinKvAKilledStoreLeavesTheBudgetInForce) {
 
 TEST_F(ServiceTest, AKilledWorkersSequencesAreFreedByTheShard) {
   With([&](EventLoop& loop) {
-    const Service store = StartStore();
-    const Service worker = StartWorker(&store);
-    const auto client = Connect(loop, worker);
+    auto [store, worker, client] = StartPair(loop);
     ASSERT_NE(client, nullptr);
-    ASSERT_TRUE(WaitForLink(loop, *client, StoreLink::kConnected));
     uint64_t known = 0;
     const auto run =
         Run(loop, *client, Problems(4), Options(Spec("full")), [&](const RunProgress& progress) {
@@ -181,11 +166,8 @@ TEST_F(ServiceTest, AKilledWorkersSequencesAreFreedByTheShard) {
 
 TEST_F(ServiceTest, AStoreStoppedForLongerThanTheHeartbeatIsDroppedAndJoinedAgain) {
   With([&](EventLoop& loop) {
-    const Service store = StartStore();
-    const Service worker = StartWorker(&store);
-    const auto client = Connect(loop, worker);
+    auto [store, worker, client] = StartPair(loop);
     ASSERT_NE(client, nullptr);
-    ASSERT_TRUE(WaitForLink(loop, *client, StoreLink::kConnected));
     bool stopped = false;
     bool noticed = false;
     const auto run =
@@ -206,11 +188,8 @@ TEST_F(ServiceTest, AStoreStoppedForLongerThanTheHeartbeatIsDroppedAndJoinedAgai
 
 TEST_F(ServiceTest, AWorkerStoppedForLongerThanTheHeartbeatIsForgottenAndRegistersAgain) {
   With([&](EventLoop& loop) {
-    const Service store = StartStore();
-    const Service worker = StartWorker(&store);
-    const auto client = Connect(loop, worker);
+    auto [store, worker, client] = StartPair(loop);
     ASSERT_NE(client, nullptr);
-    ASSERT_TRUE(WaitForLink(loop, *client, StoreLink::kConnected));
     bool stopped = false;
     const auto run =
         Run(loop, *client, Problems(6), Options(Spec("full")), [&](const RunProgress& progress) {
@@ -308,11 +287,8 @@ TEST_F(ServiceTest, OnSigtermTheWorkerIsNotReadyFinishesItsChainsAndEndsWell) {
 
 TEST_F(ServiceTest, BothProcessesShowTheirMetrics) {
   With([&](EventLoop& loop) {
-    const Service store = StartStore();
-    const Service worker = StartWorker(&store);
-    const auto client = Connect(loop, worker);
+    auto [store, worker, client] = StartPair(loop);
     ASSERT_NE(client, nullptr);
-    ASSERT_TRUE(WaitForLink(loop, *client, StoreLink::kConnected));
     ExpectAllEnded(Run(loop, *client, Problems(1), Options(Spec("thinkv", 128))));
     const std::string of_worker = Get(worker.metrics, "/metrics");
     for (const char* name : {"palimpsest_build_info", "palimpsest_pool_capacity_bytes",
