@@ -131,7 +131,7 @@ struct WorkerStatus {
   chains @15 :List(ChainStatus);
   # Running ones, at most 1024.
   reregistrations @16 :UInt64;
-  reportsDropped @17 :UInt64;
+  # Sequences registered again because the store had lost them, or a plan was made without it.
 
   enum StoreState {
     none @0;

@@ -70,7 +70,6 @@ struct WorkerStatus {
   PoolStatus pool;
   std::vector<ChainStatus> chains;
   uint64_t reregistrations = 0;
-  uint64_t reports_dropped = 0;
 };
 
 struct ChainRequest {

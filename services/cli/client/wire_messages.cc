@@ -115,7 +115,6 @@ absl::StatusOr<WorkerStatus> ReadWorkerStatus(wire::WorkerStatus::Reader reader)
   }
   for (const auto chain : chains) status.chains.push_back(ReadChain(chain));
   status.reregistrations = reader.getReregistrations();
-  status.reports_dropped = reader.getReportsDropped();
   return status;
 }
 

@@ -147,8 +147,7 @@ Json WorkerJson(const WorkerAnswer& answer, bool sequences) {
                    {"tokens_prefilled", s.tokens_prefilled},
                    {"tokens_per_second", Number(answer.tokens_per_second)},
                    {"pool", PoolJson(s.pool)},
-                   {"reregistrations", s.reregistrations},
-                   {"reports_dropped", s.reports_dropped}});
+                   {"reregistrations", s.reregistrations}});
   if (!sequences) return json;
   json["chains"] = Json::array();
   for (const ChainStatus& chain : s.chains) json["chains"].push_back(ChainJson(chain));

@@ -215,6 +215,7 @@ void Engine::HearStore() {
   for (const std::unique_ptr<Chain>& chain : chains_) {
     if (!chain->resync || control_->state() != StoreState::kConnected) continue;
     chain->resync = false;
+    ++working_.reregistrations;
     control_->Register({.sequence = chain->id,
                         .tenant = chain->request.tenant,
                         .policy = chain->request.policy,

@@ -36,6 +36,7 @@ struct EngineSnapshot {
   uint64_t tokens_prefilled = 0;
   uint64_t tokens_decoded = 0;
   double step_seconds = 0;
+  uint64_t reregistrations = 0;  // sequences the store had to be told of again
   uint32_t waiting = 0;
   bool draining = false;
   StoreState store = StoreState::kNone;

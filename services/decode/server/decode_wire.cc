@@ -127,6 +127,7 @@ void Write(const WorkerIdentity& identity, double uptime_seconds, const EngineSn
   builder.setTokensPrefilled(snapshot.tokens_prefilled);
   builder.setSteps(snapshot.steps);
   builder.setDecodeSeconds(snapshot.step_seconds);
+  builder.setReregistrations(snapshot.reregistrations);
   auto pool = builder.initPool();
   pool.setCapacityBytes(snapshot.pool.capacity_bytes);
   pool.setUsedBytes(snapshot.pool.used_bytes);
