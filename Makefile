@@ -47,7 +47,7 @@ sanitize: build/dev/build.ninja build/tsan/build.ninja ## Run the tests under AS
 	done; exit $$failed
 
 .PHONY: cuda
-cuda: packages ## Build everything with the CUDA kernels; needs nvcc, not a GPU
+cuda: packages ## Build the CUDA kernels; needs nvcc, not a GPU
 	cmake --preset cuda
 	cmake --build --preset cuda -j$(JOBS)
 
