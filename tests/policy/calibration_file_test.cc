@@ -4,8 +4,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <string>
+#include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/policy/calibration_picture.h"
 #include "gmock/gmock.h"
@@ -137,15 +138,19 @@ TEST(CalibrationFile, GoesToDiskAndBack) {
   EXPECT_EQ(SaveCalibration("/nowhere/x.json", file).code(), absl::StatusCode::kUnavailable);
 }
 
-// Not a check: PALIMPSEST_PICTURES=<folder> leaves the pictures there, to be looked at.
-TEST(CalibrationFile, LeavesPicturesToLookAtWhenAsked) {
-  const char* folder = std::getenv("PALIMPSEST_PICTURES");
-  if (folder == nullptr) GTEST_SKIP() << "PALIMPSEST_PICTURES is not set";
-  std::ofstream(absl::StrCat(folder, "/three.svg"))
-      << DrawCalibration(ThreeModes().calibration, "example-model");
-  std::ofstream(absl::StrCat(folder, "/two.svg"))
-      << DrawCalibration(Example({{.4, .05}, {.8, .05}}).calibration, "example-model");
-  std::ofstream(absl::StrCat(folder, "/three.json")) << ToJson(ThreeModes());
+// PALIMPSEST_PICTURES=<folder> leaves the pictures there, to be looked at.
+TEST(CalibrationFile, PicturesCanBeLookedAt) {
+  const char* const given = std::getenv("PALIMPSEST_PICTURES");
+  const std::filesystem::path folder = given != nullptr ? given : testing::TempDir();
+  std::ofstream(folder / "three.json") << ToJson(ThreeModes());
+  for (const auto& [name, calibration] :
+       {std::pair("three.svg", ThreeModes().calibration),
+        std::pair("two.svg", Example({{.4, .05}, {.8, .05}}).calibration)}) {
+    const std::string picture = DrawCalibration(calibration, "example-model");
+    EXPECT_THAT(picture, testing::StartsWith("<svg"));
+    EXPECT_THAT(picture, testing::EndsWith("</svg>\n"));
+    EXPECT_TRUE(static_cast<bool>(std::ofstream(folder / name) << picture)) << folder / name;
+  }
 }
 
 }  // namespace
