@@ -150,6 +150,8 @@ struct ModelInfo {
   kvHeads @4 :UInt32;
   headDim @5 :UInt32;
   vocabSize @6 :UInt32;
+  maxPositions @7 :UInt32;
+  # Tokens a chain may have, prompt included; 0: not told.
 }
 
 struct PoolStatus {

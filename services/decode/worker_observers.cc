@@ -38,9 +38,16 @@ class EngineMetrics final : public EngineObserver {
 
   void OnLabel(Thought) override {}
 
-  void OnPlan(bool local, double lag_seconds) override {
-    metrics_.process.orders_total[{OrderKind::kEvict, OrderResult::kApplied}].Increment();
-    if (!local) metrics_.process.order_duration_seconds[OrderKind::kEvict].Observe(lag_seconds);
+  // A label is an order to quantise what comes in its format; an anneal is an order to evict.
+  void OnPlan(const Plan& plan, bool local, double lag_seconds) override {
+    const auto count = [&](OrderKind kind, size_t orders) {
+      if (orders == 0) return;
+      metrics_.process.orders_total[{kind, OrderResult::kApplied}].Increment(
+          static_cast<double>(orders));
+      if (!local) metrics_.process.order_duration_seconds[kind].Observe(lag_seconds);
+    };
+    count(OrderKind::kQuantize, plan.next_label.has_value() ? 1 : 0);
+    count(OrderKind::kEvict, plan.anneals.size());
   }
 
   void OnEvicted(uint32_t) override {}

@@ -85,7 +85,8 @@ DemoFacts Facts() {
                  .layers = 8,
                  .kv_heads = 2,
                  .head_dim = 64,
-                 .vocab_size = 128};
+                 .vocab_size = 128,
+                 .max_positions = 16384};
   facts.problem_source = "2 held-out problems";
   facts.seed = 1;
   facts.store = true;

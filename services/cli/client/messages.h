@@ -25,6 +25,7 @@ struct ModelInfo {
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;
   uint32_t vocab_size = 0;
+  uint32_t max_positions = 0;  // 0: not told
 };
 
 struct PoolStatus {

@@ -52,7 +52,8 @@ ModelInfo ReadModel(wire::ModelInfo::Reader reader) {
           .layers = reader.getLayers(),
           .kv_heads = reader.getKvHeads(),
           .head_dim = reader.getHeadDim(),
-          .vocab_size = reader.getVocabSize()};
+          .vocab_size = reader.getVocabSize(),
+          .max_positions = reader.getMaxPositions()};
 }
 
 ChainStatus ReadChain(wire::ChainStatus::Reader reader) {

@@ -68,6 +68,11 @@ class Runner {
     // Compression may make a chain longer; one that goes on for a quarter more has lost its way.
     request.max_new_tokens =
         options_.max_new_tokens > 0 ? options_.max_new_tokens : chain + chain / 4;
+    const uint32_t positions = worker_->first_status().model.max_positions;
+    if (options_.max_new_tokens == 0 && positions > request.prompt.size()) {
+      request.max_new_tokens = std::min<uint32_t>(
+          request.max_new_tokens, positions - static_cast<uint32_t>(request.prompt.size()));
+    }
     return request;
   }
 

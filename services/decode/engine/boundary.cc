@@ -92,7 +92,7 @@ absl::Status BoundaryWork::ApplyStorePlans(Chain& chain, std::vector<StorePlan> 
     }
     chain.stats.plan_lag_seconds_sum += lag_seconds;
     chain.stats.plan_lag_seconds_max = std::max(chain.stats.plan_lag_seconds_max, lag_seconds);
-    if (observer_ != nullptr) observer_->OnPlan(/*local=*/false, lag_seconds);
+    if (observer_ != nullptr) observer_->OnPlan(plan.plan, /*local=*/false, lag_seconds);
     ++chain.stats.plans_applied;
   }
   if (plans.empty()) return absl::OkStatus();
@@ -254,7 +254,7 @@ absl::Status BoundaryWork::PlanLocally(Chain& chain, bool refresh) {
   if (plan.empty()) return absl::OkStatus();
   ++chain.stats.plans_applied;
   ++chain.stats.plans_local;
-  if (observer_ != nullptr) observer_->OnPlan(/*local=*/true, 0);
+  if (observer_ != nullptr) observer_->OnPlan(plan, /*local=*/true, 0);
   chain.resync = true;  // the store, should there be one, has not heard of this
   Chain* const chains[] = {&chain};
   return Apply(chains, absl::MakeSpan(&plan, 1));

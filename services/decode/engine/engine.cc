@@ -18,6 +18,12 @@ constexpr std::chrono::milliseconds kIdleWait{20};
 constexpr size_t kTimelineShown = 256;
 constexpr uint32_t kRetryAfterMs = 1000;
 
+double SecondsInsideModel(const std::array<double, kKernelFamilyCount>& seconds) {
+  return seconds[static_cast<size_t>(KernelFamily::kAppend)] +
+         seconds[static_cast<size_t>(KernelFamily::kAttend)] +
+         seconds[static_cast<size_t>(KernelFamily::kSparsity)];
+}
+
 }  // namespace
 
 Engine::Engine(const EngineOptions& options, Model* model, TimedBackend* backend, PagePool pool,
@@ -177,6 +183,7 @@ absl::StatusOr<bool> Engine::Step() {
   const uint64_t prefilled = working_.tokens_prefilled;
   const uint64_t decoded = working_.tokens_decoded;
   absl::Status status = RunModel();
+  const double model_seconds = std::chrono::duration<double>(clock_->Now() - start).count();
   if (status.ok()) status = CommitStep();
   if (!status.ok()) {
     FailAll(status);
@@ -193,6 +200,8 @@ absl::StatusOr<bool> Engine::Step() {
     for (int i = 0; i < kKernelFamilyCount; ++i) {
       if (kernels[i] > 0) observer_->OnKernel(Name(static_cast<KernelFamily>(i)), kernels[i]);
     }
+    // What a model does between the kernels is nearly all matrix products.
+    observer_->OnKernel("matmul", model_seconds - SecondsInsideModel(kernels));
   }
   PublishSnapshot(/*force=*/false);
   return true;

@@ -59,7 +59,7 @@ class EngineObserver {
   virtual void OnRefused(const absl::Status& status) = 0;  // on the submitter's thread
   virtual void OnLabel(Thought label) = 0;
   // A plan was applied `lag_seconds` after its report was sent (0 for a local one).
-  virtual void OnPlan(bool local, double lag_seconds) = 0;
+  virtual void OnPlan(const Plan& plan, bool local, double lag_seconds) = 0;
   virtual void OnEvicted(uint32_t tokens_of_each_lane) = 0;
   virtual void OnSnapshot(const EngineSnapshot& snapshot) = 0;
 };

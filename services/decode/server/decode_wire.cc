@@ -117,6 +117,7 @@ void Write(const WorkerIdentity& identity, double uptime_seconds, const EngineSn
   model.setKvHeads(static_cast<uint32_t>(identity.model.kv_heads));
   model.setHeadDim(static_cast<uint32_t>(identity.model.head_dim));
   model.setVocabSize(static_cast<uint32_t>(identity.model.vocab_size));
+  model.setMaxPositions(static_cast<uint32_t>(identity.model.max_positions));
   builder.setStoreState(static_cast<wire::WorkerStatus::StoreState>(snapshot.store));
   builder.setStoreEndpoint(CutText(identity.store_endpoint));
   builder.setLockstep(identity.lockstep);
