@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/name.h"
 #include "common/rpc/partition.h"
 
 namespace palimpsest {
@@ -18,7 +19,6 @@ constexpr uint32_t kHeartbeatMsMin = 10;
 constexpr uint32_t kHeartbeatMsMax = 60000;
 constexpr int kSilentHeartbeatsMax = 3;
 constexpr uint32_t kRetryAfterMs = 1000;
-constexpr size_t kNameBytesMax = 128;
 constexpr size_t kNamedCountsMax = 64;
 // A number a worker may start from; leaves room to count on without ever wrapping.
 constexpr uint64_t kNumberMax = uint64_t{1} << 62;
@@ -28,15 +28,6 @@ Refusal Invalid(const absl::Status& why) {
 }
 
 }  // namespace
-
-bool IsName(std::string_view text) {
-  const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-           c == '_' || c == ':' || c == '@' || c == '-';
-  };
-  return !text.empty() && text.size() <= kNameBytesMax &&
-         std::all_of(text.begin(), text.end(), allowed);
-}
 
 StoreEngine::StoreEngine(StoreEngineOptions options, const Clock& clock,
                          StoreEngineObserver* observer)
@@ -162,7 +153,7 @@ const SequenceEntry* StoreEngine::Find(SessionId id, uint32_t handle) const {
 std::variant<Refusal, Stamp> StoreEngine::CheckRegistration(const Session& session,
                                                             const SnapshotMessage& snapshot) const {
   if (!IsName(snapshot.tenant)) {
-    return Refusal{.code = Code::kInvalid, .text = "tenant: 1 to 128 of A-Z a-z 0-9 . _ : @ -"};
+    return Refusal{.code = Code::kInvalid, .text = absl::StrCat("tenant: ", kNameRule)};
   }
   if (snapshot.last_report > kNumberMax || snapshot.last_plan > kNumberMax) {
     return Refusal{.code = Code::kInvalid, .text = "lastReport, lastPlan: too large"};

@@ -153,7 +153,4 @@ class StoreEngine {
   LagWindow ack_lag_;
 };
 
-// 1 to 128 of A-Z a-z 0-9 . _ : @ - : what names of tenants and workers look like.
-bool IsName(std::string_view text);
-
 }  // namespace palimpsest

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/base/name.h"
 #include "common/base/status_macros.h"
 #include "services/decode/engine/refresh_observer.h"
 
@@ -45,6 +46,9 @@ Engine::~Engine() = default;
 
 absl::Status Engine::CheckRequest(const GenerateRequest& request) const {
   const ModelConfig& config = model_->config();
+  if (!IsName(request.tenant)) {
+    return absl::InvalidArgumentError(absl::StrCat("tenant: expected ", kNameRule));
+  }
   if (request.prompt.empty()) return absl::InvalidArgumentError("prompt: expected a token");
   if (request.max_new_tokens == 0) {
     return absl::InvalidArgumentError("max_new_tokens: expected at least 1");

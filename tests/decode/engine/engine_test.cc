@@ -289,10 +289,13 @@ TEST_F(EngineTest, BadRequestsAreRefusedByName) {
   GenerateRequest layer = Request(1, 10, "thinkv");
   layer.policy.sparsity_layers = {7};
   layer.policy.theta = {0.1f, 0.2f};
+  GenerateRequest nobody = Request(1, 10);
+  nobody.tenant = "a/../b";
   GenerateRequest good = Request(1, 10);
-  const std::vector<Admission> admissions = Submit({none, strange, endless, unknown, layer, good});
-  const std::vector<std::string> words = {"prompt", "token 128", "max_new_tokens", "nosuch",
-                                          "layer 7"};
+  const std::vector<Admission> admissions =
+      Submit({none, strange, endless, unknown, layer, nobody, good});
+  const std::vector<std::string> words = {"prompt", "token 128", "max_new_tokens",
+                                          "nosuch", "layer 7",   "tenant"};
   for (size_t i = 0; i < words.size(); ++i) {
     EXPECT_EQ(admissions[i].status.code(), absl::StatusCode::kInvalidArgument) << words[i];
     EXPECT_THAT(std::string(admissions[i].status.message()), testing::HasSubstr(words[i]));
