@@ -4,20 +4,14 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "common/base/check.h"
-#include "common/base/limits.h"
-#include "common/base/name.h"
 #include "common/base/status_macros.h"
 #include "services/decode/engine/refresh_observer.h"
 
 namespace palimpsest {
 namespace {
 
-constexpr std::chrono::milliseconds kSnapshotInterval{50};
 constexpr std::chrono::milliseconds kIdleWait{20};
-constexpr size_t kTimelineShown = 256;
-constexpr uint32_t kRetryAfterMs = 1000;
 
 double SecondsInsideModel(const std::array<double, kKernelFamilyCount>& seconds) {
   return seconds[static_cast<size_t>(KernelFamily::kAppend)] +
@@ -44,95 +38,6 @@ Engine::Engine(const EngineOptions& options, Model* model, TimedBackend* backend
 
 Engine::~Engine() = default;
 
-absl::Status Engine::CheckRequest(const GenerateRequest& request) const {
-  const ModelConfig& config = model_->config();
-  if (!IsName(request.tenant)) {
-    return absl::InvalidArgumentError(absl::StrCat("tenant: expected ", kNameRule));
-  }
-  if (request.prompt.empty()) return absl::InvalidArgumentError("prompt: expected a token");
-  if (request.max_new_tokens == 0) {
-    return absl::InvalidArgumentError("max_new_tokens: expected at least 1");
-  }
-  const uint64_t total = static_cast<uint64_t>(request.prompt.size()) + request.max_new_tokens;
-  if (total > static_cast<uint64_t>(config.max_positions)) {
-    return absl::InvalidArgumentError(absl::StrCat("prompt and max_new_tokens: ", total,
-                                                   " tokens, the model takes at most ",
-                                                   config.max_positions));
-  }
-  for (const int32_t token : request.prompt) {
-    if (token < 0 || token >= config.vocab_size) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "prompt: token ", token, " is not in the vocabulary of ", config.vocab_size));
-    }
-  }
-  for (const uint32_t layer : request.policy.sparsity_layers) {
-    if (layer >= static_cast<uint32_t>(config.layers)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("policy.sparsity_layers: layer ", layer, ", the model has ", config.layers));
-    }
-  }
-  KV_RETURN_IF_ERROR(CheckSamplingParams(request.sampling));
-  if (!pool_.FitsEmpty(request.policy.formats.of(Thought::kReasoning), PagesToReserve(request))) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the page pool of ", pool_.capacity_bytes(),
-                     " bytes cannot hold this request even when empty; raise pool-bytes or lower "
-                     "max_new_tokens or the budget"));
-  }
-  return absl::OkStatus();
-}
-
-// What a chain is sure to need at most, in pages of class R: all its tokens, or, where its policy
-// evicts, the prompt, the budget, and two windows of plans on their way.
-uint32_t Engine::PagesToReserve(const GenerateRequest& request) const {
-  const uint64_t prompt = request.prompt.size();
-  const uint64_t all = prompt + request.max_new_tokens;
-  const uint64_t bounded =
-      prompt + request.policy.budget_tokens + 2ull * request.policy.window_tokens + kSlotsPerPage;
-  return static_cast<uint32_t>((std::min(all, bounded) + kSlotsPerPage - 1) / kSlotsPerPage);
-}
-
-std::vector<Admission> Engine::Submit(std::vector<GenerateRequest> requests,
-                                      const EventSink& sink) {
-  std::vector<Admission> admissions(requests.size());
-  std::vector<std::unique_ptr<Chain>> accepted(requests.size());
-  for (size_t i = 0; i < requests.size(); ++i) {
-    if (requests[i].policy.theta.empty()) {
-      requests[i].policy.sparsity_layers = options_.sparsity_layers;
-      requests[i].policy.theta = options_.theta;
-    }
-    admissions[i].status = CheckRequest(requests[i]);
-    absl::StatusOr<std::unique_ptr<const Policy>> policy = NewPolicy(requests[i].policy);
-    admissions[i].status.Update(policy.status());
-    if (!admissions[i].status.ok()) continue;
-    accepted[i] = std::make_unique<Chain>();
-    accepted[i]->policy = *std::move(policy);
-    accepted[i]->request = std::move(requests[i]);
-    accepted[i]->sink = sink;
-  }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  for (size_t i = 0; i < accepted.size(); ++i) {
-    if (accepted[i] == nullptr) continue;
-    if (draining_ || stop_) {
-      admissions[i] = {absl::UnavailableError("the worker is draining"), 0, kRetryAfterMs};
-    } else if (waiting_.size() >= options_.waiting_max) {
-      admissions[i] = {absl::ResourceExhaustedError(
-                           absl::StrCat(options_.waiting_max, " requests are waiting already")),
-                       0, kRetryAfterMs};
-    } else {
-      admissions[i].request = accepted[i]->id = next_id_++;
-      waiting_.push_back(std::move(accepted[i]));
-      ++outstanding_;
-    }
-  }
-  wake_.notify_one();
-  if (observer_ != nullptr) {
-    for (const Admission& admission : admissions) {
-      if (!admission.status.ok()) observer_->OnRefused(admission.status);
-    }
-  }
-  return admissions;
-}
-
 void Engine::Cancel(RequestId request) {
   const std::lock_guard<std::mutex> lock(mutex_);
   cancelled_.push_back(request);
@@ -149,14 +54,6 @@ void Engine::Stop() {
   const std::lock_guard<std::mutex> lock(mutex_);
   stop_ = true;
   wake_.notify_one();
-}
-
-EngineSnapshot Engine::Snapshot() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  EngineSnapshot snapshot = published_snapshot_;
-  snapshot.waiting = static_cast<uint32_t>(waiting_.size());
-  snapshot.draining = draining_;
-  return snapshot;
 }
 
 absl::Status Engine::Run() {
@@ -431,37 +328,6 @@ void Engine::FailAll(const absl::Status& status) {
   }
   FinishChains();
   PublishSnapshot(/*force=*/true);
-}
-
-void Engine::PublishSnapshot(bool force) {
-  const Clock::Time now = clock_->Now();
-  if (!force && now - published_ < kSnapshotInterval) return;
-  published_ = now;
-  working_.pool = pool_.usage();
-  working_.store = control_ == nullptr ? StoreState::kNone : control_->state();
-  working_.footprint_bytes = 0;
-  working_.full_bytes = 0;
-  working_.chains.clear();
-  for (const std::unique_ptr<Chain>& chain : chains_) {
-    const std::string& timeline = chain->stats.timeline;
-    working_.chains.push_back(
-        {.request = chain->id,
-         .tenant = chain->request.tenant,
-         .policy = chain->request.policy.name,
-         .budget_tokens = chain->request.policy.budget_tokens,
-         .tokens = chain->cache->token_count(),
-         .prompt_tokens = chain->prompt_tokens(),
-         .live_tokens = chain->cache->live_tokens(),
-         .footprint_bytes = chain->cache->footprint_bytes(),
-         .full_bytes = chain->cache->full_bytes(),
-         .timeline = timeline.substr(timeline.size() - std::min(timeline.size(), kTimelineShown)),
-         .label = chain->label});
-    working_.footprint_bytes += working_.chains.back().footprint_bytes;
-    working_.full_bytes += working_.chains.back().full_bytes;
-  }
-  if (observer_ != nullptr) observer_->OnSnapshot(working_);
-  const std::lock_guard<std::mutex> lock(mutex_);
-  published_snapshot_ = working_;
 }
 
 }  // namespace palimpsest
