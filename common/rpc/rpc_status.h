@@ -4,10 +4,9 @@
 
 #include <kj/exception.h>
 
-#include <functional>
-#include <string_view>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 
 namespace palimpsest {
@@ -27,17 +26,11 @@ absl::Status CatchKj(Function&& function) {
   return status;
 }
 
-// While it lives, what KJ would print on stderr in this thread goes to `sink` instead, one line a
-// message: a hostile peer must not be able to write into our log. Lives on the thread's stack.
-class KjLogCapture : public kj::ExceptionCallback {
- public:
-  explicit KjLogCapture(std::function<void(std::string_view)> sink) : sink_(std::move(sink)) {}
+// Runs `function` while nothing that KJ would print on stderr in this thread is printed: a hostile
+// peer must not be able to write into our log.
+void WithoutKjLog(absl::FunctionRef<void()> function);
 
-  void logMessage(kj::LogSeverity severity, const char* file, int line, int context_depth,
-                  kj::String&& text) override;
-
- private:
-  std::function<void(std::string_view)> sink_;
-};
+// Both of these: what a thread that runs a KJ event loop is wrapped in.
+absl::Status CatchQuietly(absl::FunctionRef<void()> function);
 
 }  // namespace palimpsest

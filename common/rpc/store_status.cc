@@ -38,8 +38,7 @@ kj::Promise<absl::StatusOr<StoreStatus>> Ask(kj::Own<kj::AsyncIoStream> socket,
 absl::StatusOr<StoreStatus> FetchStoreStatus(const std::string& endpoint, const StatusQuery& query,
                                              std::chrono::milliseconds deadline) {
   absl::StatusOr<StoreStatus> answer = absl::UnknownError("no answer");
-  const absl::Status status = CatchKj([&] {
-    KjLogCapture quiet(nullptr);
+  const absl::Status status = CatchQuietly([&] {
     auto io = kj::setupAsyncIo();
     auto timer = io.provider->getTimer().afterDelay(deadline.count() * kj::MILLISECONDS);
     answer = io.provider->getNetwork()

@@ -150,8 +150,8 @@ class ThreadedStoreServer final : public StoreServer {
  private:
   void RunThread(std::promise<absl::Status>& listening) {
     bool started = false;
-    const absl::Status status = CatchKj([&] {
-      KjLogCapture quiet(nullptr);  // a peer's broken messages are counted, not printed
+    // A peer's broken messages are counted, not printed.
+    const absl::Status status = CatchQuietly([&] {
       const Clock& clock = options_.clock != nullptr ? *options_.clock : *steady_;
       Loop loop(options_, clock, commands_, drained_);
       port_ = loop.Listen();

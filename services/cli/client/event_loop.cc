@@ -38,10 +38,13 @@ int EventLoop::signal() const { return impl_->signal; }
 
 int WithEventLoop(const std::function<int(EventLoop&)>& body) {
   // KJ would print on stderr what a peer made it throw; our own messages say it better.
-  KjLogCapture quiet(nullptr);
-  EventLoop::Impl impl;
-  EventLoop loop(&impl);
-  return body(loop);
+  int result = 0;
+  WithoutKjLog([&] {
+    EventLoop::Impl impl;
+    EventLoop loop(&impl);
+    result = body(loop);
+  });
+  return result;
 }
 
 }  // namespace palimpsest::cli

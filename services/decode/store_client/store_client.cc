@@ -254,10 +254,8 @@ class StoreClient final : public ControlPlane {
   }
 
   void RunThread() {
-    const absl::Status status = CatchKj([this] {
-      KjLogCapture quiet(nullptr);
-      Network(options_, *clock_, mailbox_, commands_).Run();
-    });
+    const absl::Status status =
+        CatchQuietly([this] { Network(options_, *clock_, mailbox_, commands_).Run(); });
     KV_CHECK(status.ok());
   }
 
