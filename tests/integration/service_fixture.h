@@ -29,7 +29,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 inline constexpr char kModel[] = "lab/reasoner/model";
-inline constexpr char kHeartbeat[] = "100ms";
+// Where heartbeats are the subject; elsewhere a busy machine must not end a session.
+inline constexpr char kQuickHeartbeat[] = "100ms";
+inline constexpr char kCalmHeartbeat[] = "5s";
 
 // A child that printed where it listens.
 struct Service {
@@ -40,8 +42,9 @@ struct Service {
   void Signal(int number) const { ASSERT_EQ(::kill(process->pid(), number), 0); }
 };
 
-inline Service StartService(const std::string& program, std::vector<std::string> arguments) {
-  arguments.insert(arguments.end(), {"--metrics-listen", "127.0.0.1:0", "--heartbeat", kHeartbeat,
+inline Service StartService(const std::string& program, std::vector<std::string> arguments,
+                            const std::string& heartbeat) {
+  arguments.insert(arguments.end(), {"--metrics-listen", "127.0.0.1:0", "--heartbeat", heartbeat,
                                      "--log-level", "error"});
   Service service;
   auto process = ChildProcess::Start(program, arguments);
@@ -63,19 +66,21 @@ inline Service StartService(const std::string& program, std::vector<std::string>
   return service;
 }
 
-inline Service StartStore(const std::string& listen = "127.0.0.1:0") {
-  return StartService(KVSTORE, {"--listen", listen});
+inline Service StartStore(const std::string& listen = "127.0.0.1:0",
+                          const std::string& heartbeat = kCalmHeartbeat) {
+  return StartService(KVSTORE, {"--listen", listen}, heartbeat);
 }
 
 inline Service StartWorker(const Service* store, std::vector<std::string> more = {},
-                           const std::string& pool_bytes = "128MiB") {
+                           const std::string& pool_bytes = "128MiB",
+                           const std::string& heartbeat = kCalmHeartbeat) {
   std::vector<std::string> arguments = {"--listen",     "127.0.0.1:0", "--model",   kModel,
                                         "--pool-bytes", pool_bytes,    "--threads", "2"};
   if (store != nullptr) {
     arguments.insert(arguments.end(), {"--store", FormatEndpoint(store->endpoint)});
   }
   arguments.insert(arguments.end(), more.begin(), more.end());
-  return StartService(DECODE, arguments);
+  return StartService(DECODE, arguments, heartbeat);
 }
 
 class ServiceTest : public testing::Test {
@@ -128,9 +133,10 @@ class ServiceTest : public testing::Test {
     Service worker;
     std::unique_ptr<WorkerClient> client;
   };
-  Pair StartPair(EventLoop& loop, std::vector<std::string> worker_arguments = {}) {
-    Pair pair{.store = StartStore(), .worker = {}, .client = nullptr};
-    pair.worker = StartWorker(&pair.store, std::move(worker_arguments));
+  Pair StartPair(EventLoop& loop, std::vector<std::string> worker_arguments = {},
+                 const std::string& heartbeat = kCalmHeartbeat) {
+    Pair pair{.store = StartStore("127.0.0.1:0", heartbeat), .worker = {}, .client = nullptr};
+    pair.worker = StartWorker(&pair.store, std::move(worker_arguments), "128MiB", heartbeat);
     pair.client = Connect(loop, pair.worker);
     if (pair.client != nullptr && !WaitForLink(loop, *pair.client, StoreLink::kConnected)) {
       ADD_FAILURE() << "the worker did not connect to its store";

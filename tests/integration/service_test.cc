@@ -84,7 +84,7 @@ TEST_F(ServiceTest, InLockstepARepeatedRunGivesIdenticalTokensAndPlans) {
   RunFigures figures[2];
   for (RunFigures& figure : figures) {
     With([&](EventLoop& loop) {
-      auto [store, worker, client] = StartPair(loop, {"--lockstep"});
+      auto [store, worker, client] = StartPair(loop, {"--lockstep", "--lockstep-deadline", "1m"});
       ASSERT_NE(client, nullptr);
       const auto run = Run(loop, *client, Problems(3), Options(Spec("thinkv", 192)));
       ExpectAllEnded(run);
@@ -166,7 +166,7 @@ TEST_F(ServiceTest, AKilledWorkersSequencesAreFreedByTheShard) {
 
 TEST_F(ServiceTest, AStoreStoppedForLongerThanTheHeartbeatIsDroppedAndJoinedAgain) {
   With([&](EventLoop& loop) {
-    auto [store, worker, client] = StartPair(loop);
+    auto [store, worker, client] = StartPair(loop, {}, kQuickHeartbeat);
     ASSERT_NE(client, nullptr);
     bool stopped = false;
     bool noticed = false;
@@ -188,7 +188,7 @@ TEST_F(ServiceTest, AStoreStoppedForLongerThanTheHeartbeatIsDroppedAndJoinedAgai
 
 TEST_F(ServiceTest, AWorkerStoppedForLongerThanTheHeartbeatIsForgottenAndRegistersAgain) {
   With([&](EventLoop& loop) {
-    auto [store, worker, client] = StartPair(loop);
+    auto [store, worker, client] = StartPair(loop, {}, kQuickHeartbeat);
     ASSERT_NE(client, nullptr);
     bool stopped = false;
     const auto run =
