@@ -8,11 +8,13 @@ checked that they exist. Usage: readme_test.py ROOT BIN, where BIN replaces buil
 import pathlib
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
 
 SERVERS = ("palimpsest-kvstore", "palimpsest-decode")
+PORTS = (7401, 7402, 7501, 7502)  # the servers' usual ones
 TIMEOUT_S = 300
 
 
@@ -20,6 +22,17 @@ def commands(readme: str) -> list[str]:
     blocks = re.findall(r"^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]
+
+
+def taken_port() -> int | None:
+    for port in PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return port
+    return None
 
 
 def start_server(argv: list[str], root: pathlib.Path) -> subprocess.Popen:
@@ -32,6 +45,9 @@ def start_server(argv: list[str], root: pathlib.Path) -> subprocess.Popen:
 
 def main() -> None:
     root, binaries = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
+    if (port := taken_port()) is not None:
+        print(f"SKIPPED: port {port}, which the README's commands use, is taken")
+        return
     targets = (root / "Makefile").read_text()
     servers: list[subprocess.Popen] = []
     count = 0
