@@ -62,7 +62,7 @@ constexpr float SecondLevelScale(Format format) {
       return 1.0f;
     case Format::kFp8:
       return 1.0f / 256;
-    case Format::kNvfp4:
+    case Format::kNvfp4:  // NOLINT(bugprone-branch-clone): a table
       return 1.0f / 4;
     case Format::kTernary:
       return 1.0f / 4;

@@ -17,9 +17,11 @@
   } while (false)
 
 // Assigns the value of `expr` (an absl::StatusOr) to `lhs`, or returns its status.
+// NOLINTBEGIN(bugprone-macro-parentheses): `var` and `lhs` declare names.
 #define KV_ASSIGN_OR_RETURN(lhs, expr) \
   KV_ASSIGN_OR_RETURN_IMPL(KV_STATUS_CONCAT(kv_status_or_, __LINE__), lhs, expr)
 #define KV_ASSIGN_OR_RETURN_IMPL(var, lhs, expr) \
   auto var = (expr);                             \
   if (!var.ok()) return std::move(var).status(); \
   lhs = std::move(var).value()
+// NOLINTEND(bugprone-macro-parentheses)

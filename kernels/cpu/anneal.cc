@@ -100,6 +100,7 @@ void AnnealLayer(const Segment& segment, int layer) {
   const int head_count = segment.memory.shape().kv_heads;
   const uint32_t keep = segment.order.keep;
   std::vector<LaneTokens> heads;
+  heads.reserve(static_cast<size_t>(head_count));
   for (int h = 0; h < head_count; ++h) heads.push_back(LiveTokens(segment, layer, h));
 
   const bool same = std::all_of(heads.begin(), heads.end(), [&](const LaneTokens& tokens) {

@@ -37,6 +37,17 @@ KV_ALWAYS_INLINE void Store(const V& v, void* to) {
   __builtin_memcpy(to, &v, sizeof(V));
 }
 
+// table[index] in every lane; of an index only the low four bits count.
+KV_ALWAYS_INLINE F32 LookUp(const F32& table, const I32& index) {
+#if defined(__clang__)  // has no shuffle by a variable
+  F32 out = {};
+  for (int i = 0; i < kWidth; ++i) out[i] = table[index[i] & (kWidth - 1)];
+  return out;
+#else
+  return __builtin_shuffle(table, index);
+#endif
+}
+
 KV_ALWAYS_INLINE float Sum(const F32& x) {
   using F8 = float __attribute__((vector_size(32)));
   using F4 = float __attribute__((vector_size(16)));

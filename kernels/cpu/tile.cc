@@ -21,8 +21,8 @@ using simd::U8;
 
 // Each Decode... turns the bytes of 16 channels into floats. `scale` is the stored scale alone:
 // SecondLevelScale, a power of two, is folded into the constants. Codes of two and four bits go
-// through a 16-entry table in one register; __builtin_shuffle looks at the low four bits only, so
-// that what the shift leaves above a code needs no mask.
+// through a 16-entry table in one register; LookUp looks at the low four bits only, so that what the
+// shift leaves above a code needs no mask.
 
 KV_ALWAYS_INLINE F32 DecodeBf16(const uint8_t* data) {
   return std::bit_cast<F32>(__builtin_convertvector(Load<U16>(data), U32) << 16);
@@ -57,7 +57,7 @@ KV_ALWAYS_INLINE F32 DecodeNvfp4(const uint8_t* data, float scale) {
   const U32 zero = {};
   // Masks and an or: GCC 12 turns a shuffle of two broadcasts into scalar code.
   const U32 spread = ((zero + words[0]) & kLow) | ((zero + words[1]) & ~kLow);
-  return __builtin_shuffle(kTable, std::bit_cast<I32>(spread >> kShift)) * scale;
+  return simd::LookUp(kTable, std::bit_cast<I32>(spread >> kShift)) * scale;
 }
 
 KV_ALWAYS_INLINE F32 DecodeTernary(const uint8_t* data, float scale) {
@@ -68,7 +68,7 @@ KV_ALWAYS_INLINE F32 DecodeTernary(const uint8_t* data, float scale) {
   uint32_t word;
   std::memcpy(&word, data, sizeof(word));
   const U32 zero = {};
-  return __builtin_shuffle(kTable, std::bit_cast<I32>((zero + word) >> kShift)) * scale;
+  return simd::LookUp(kTable, std::bit_cast<I32>((zero + word) >> kShift)) * scale;
 }
 
 template <Format kFormat>

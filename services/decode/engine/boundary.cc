@@ -161,6 +161,7 @@ absl::Status BoundaryWork::Seal(absl::Span<Chain* const> chains) {
     ready_index.push_back(i);
   }
   std::vector<SequenceView> views;
+  views.reserve(ready.size());
   for (const Chain* chain : ready) views.push_back(chain->cache->view());
   if (!orders.empty()) KV_RETURN_IF_ERROR(backend_->Seal(views, orders));
   for (size_t i = 0; i < ready.size(); ++i) {
