@@ -21,8 +21,8 @@ using simd::U8;
 
 // Each Decode... turns the bytes of 16 channels into floats. `scale` is the stored scale alone:
 // SecondLevelScale, a power of two, is folded into the constants. Codes of two and four bits go
-// through a 16-entry table in one register; LookUp looks at the low four bits only, so that what the
-// shift leaves above a code needs no mask.
+// through a 16-entry table in one register; LookUp looks at the low four bits only, so that what
+// the shift leaves above a code needs no mask.
 
 KV_ALWAYS_INLINE F32 DecodeBf16(const uint8_t* data) {
   return std::bit_cast<F32>(__builtin_convertvector(Load<U16>(data), U32) << 16);
