@@ -50,8 +50,10 @@ struct Case {
     const uint32_t pages_each = options.tokens / kSlotsPerPage;
     backend =
         *NewCpuBackend({.shape = model.shape,
+                        .query_heads = model.query_heads,
                         .pool_bytes = uint64_t{options.batch} * pages_each * layout.page_bytes,
-                        .open_groups = options.batch},
+                        .open_groups = options.batch,
+                        .rows_max = std::max<uint32_t>(kGroupTokens, options.batch)},
                        options.threads);
     std::mt19937 engine(1);
     std::normal_distribution<float> normal;
@@ -67,9 +69,9 @@ struct Case {
           std::generate(x->begin(), x->end(), [&] { return normal(engine); });
         if (s == 0) AppendTo(&keys, &values, k, v);
         const StepRows rows{.count = kGroupTokens};
-        const LayerActivations io{.k = k.data(), .v = v.data(), .query_heads = model.query_heads};
         view.open_count = 0;
-        Must(backend->Append(0, {&view, 1}, {&rows, 1}, io));
+        Must(backend->BeginStep({&view, 1}, {&rows, 1}));
+        Must(backend->Append(0, {.k = k.data(), .v = v.data()}));
         view.open_count = kGroupTokens;
         view.open_position = p * kGroupTokens;
         pages[s].push_back((uint64_t{s} * pages_each + p) * layout.page_bytes);
@@ -83,16 +85,14 @@ struct Case {
       rows.push_back({.sequence = s, .row = s, .count = 1});
     }
     std::generate(q.begin(), q.end(), [&] { return 2.0f * normal(engine); });
-    // The step's own token: the last group's first key, as Append left it.
-    io = {.q = q.data(), .out = out.data(), .query_heads = model.query_heads};
-    io.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+    // The step's own token: in every sequence the last group's first key.
+    io = {.q = q.data(), .out = out.data(), .scale = 1.0f / std::sqrt(static_cast<float>(dim))};
     own_k.assign(k.begin(), k.begin() + model.shape.kv_heads * dim);
     own_v.assign(v.begin(), v.begin() + model.shape.kv_heads * dim);
-    LayerActivations own{.k = own_k.data(), .v = own_v.data(), .query_heads = model.query_heads};
-    for (uint32_t s = 0; s < options.batch; ++s) {
-      const StepRows row{.sequence = s, .row = 0, .count = 1};
-      Must(backend->Append(0, views, {&row, 1}, own));
-    }
+    std::vector<float> step_k, step_v;
+    for (uint32_t s = 0; s < options.batch; ++s) AppendTo(&step_k, &step_v, own_k, own_v);
+    Must(backend->BeginStep(views, rows));
+    Must(backend->Append(0, {.k = step_k.data(), .v = step_v.data()}));
   }
 
   static void Must(const absl::Status& status) {
@@ -105,7 +105,7 @@ struct Case {
     keys->insert(keys->end(), k.begin(), k.end());
     values->insert(values->end(), v.begin(), v.end());
   }
-  void Step() { Must(backend->Attend(0, views, rows, io)); }
+  void Step() { Must(backend->Attend(0, io)); }
 
   // Largest error of sequence 0 against fp64 over the de-quantised tokens.
   double Verify() {

@@ -105,10 +105,13 @@ class Bench {
     }
     const CacheShape shape = model_->config().cache_shape();
     KV_ASSIGN_OR_RETURN(PagePool pool, PagePool::Create({.shape = shape, .pool_bytes = 256 << 20}));
-    KV_ASSIGN_OR_RETURN(auto backend, NewCpuBackend({.shape = shape,
-                                                     .pool_bytes = pool.capacity_bytes(),
-                                                     .open_groups = options_.batch},
-                                                    team_));
+    KV_ASSIGN_OR_RETURN(auto backend,
+                        NewCpuBackend({.shape = shape,
+                                       .query_heads = model_->config().query_heads,
+                                       .pool_bytes = pool.capacity_bytes(),
+                                       .open_groups = options_.batch,
+                                       .rows_max = static_cast<uint32_t>(model_->rows_max())},
+                                      team_));
     const auto timed = NewTimedBackend(std::move(backend), clock_.get());
     Engine engine({.batch_max = options_.batch, .lockstep = lockstep}, model_.get(), timed.get(),
                   std::move(pool), control.get(), clock_.get(), nullptr);

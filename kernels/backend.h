@@ -11,9 +11,10 @@
 // and kernels/cuda. Calls are made from one thread. A CUDA backend may run them asynchronously in
 // order; results written to host memory are valid after Synchronize().
 //
-// Errors: InvalidArgument for a view that breaks the contract below, FailedPrecondition when there
-// are too few dead slots for a group, Internal for a device fault (after which the backend is
-// dead).
+// Errors: InvalidArgument for a call that breaks the contract below, FailedPrecondition when there
+// are too few dead slots for a group or no step has begun, Internal for a device fault (after which
+// the backend is dead). An asynchronous backend tells what only the device can know (too few dead
+// slots) at the next Synchronize; nothing has been written then either.
 #pragma once
 
 #include <array>
@@ -52,14 +53,13 @@ struct StepRows {
   uint32_t count = 0;  // 1..16; open_count + count <= 16
 };
 
-// The activations of one layer in one step. Element type is ActivationType(): float on the CPU,
+// The activations of one layer in one step. Element type is activation_type(): float on the CPU,
 // bf16 on CUDA. Pointers are in the backend's memory space; rows are contiguous.
 struct LayerActivations {
   const void* q = nullptr;  // [rows, query_heads, head_dim], after RoPE (null for Append)
   const void* k = nullptr;  // [rows, kv_heads, head_dim], after RoPE (null for Attend)
   const void* v = nullptr;  // [rows, kv_heads, head_dim]
   void* out = nullptr;      // [rows, query_heads, head_dim] (null for Append)
-  int query_heads = 0;      // a multiple of kv_heads
   float scale = 0.0f;       // softmax scale, 1 / sqrt(head_dim) as a rule
 };
 
@@ -79,8 +79,10 @@ struct SealOrder {
 
 struct BackendConfig {
   CacheShape shape;
+  int query_heads = 0;       // a multiple of shape.kv_heads
   uint64_t pool_bytes = 0;   // one allocation, made at start
   uint32_t open_groups = 0;  // sequences that can be live at once
+  uint32_t rows_max = 512;   // rows a step may have
 };
 
 enum class ActivationType : uint8_t { kFloat32, kBfloat16 };
@@ -91,26 +93,31 @@ class Backend {
 
   virtual ActivationType activation_type() const = 0;
 
+  // Says what the step is: the sequences and their new rows, for every layer's calls below until
+  // the next BeginStep. Checked, planned and copied here, once. The block tables may change only
+  // after the step's last call.
+  virtual absl::Status BeginStep(absl::Span<const SequenceView> sequences,
+                                 absl::Span<const StepRows> rows) = 0;
+
   // Writes K and V of the step's rows into the open groups, as bf16, at open_count onwards. The
   // caller raises open_count after the last layer of the step.
-  virtual absl::Status Append(int layer, absl::Span<const SequenceView> sequences,
-                              absl::Span<const StepRows> rows, const LayerActivations& io) = 0;
+  virtual absl::Status Append(int layer, const LayerActivations& io) = 0;
 
   // Attention of each row over its sequence's live slots and the open group, causal inside the
   // step: row i of a sequence sees open tokens [0, open_count + i]. Reads mixed formats.
-  virtual absl::Status Attend(int layer, absl::Span<const SequenceView> sequences,
-                              absl::Span<const StepRows> rows, const LayerActivations& io) = 0;
+  virtual absl::Status Attend(int layer, const LayerActivations& io) = 0;
 
-  // Attention sparsity (ThinKV appendix C.2) of the last row of each StepRows: logits of all
-  // query heads, max over the heads of a KV group, softmax over live keys, mean over KV heads, the
-  // share of keys below 1 % of the maximum. Where lanes differ in which tokens are live, key j is
-  // the j-th by position. Writes sparsity[i] in [0, 1] for rows[i], in host memory.
-  virtual absl::Status MeasureSparsity(int layer, absl::Span<const SequenceView> sequences,
-                                       absl::Span<const StepRows> rows, const LayerActivations& io,
-                                       absl::Span<float> sparsity) = 0;
+  // Attention sparsity (ThinKV appendix C.2) of the last row of each of the step's StepRows that
+  // `wanted` names by index: logits of all query heads, max over the heads of a KV group, softmax
+  // over live keys, mean over KV heads, the share of keys below 1 % of the maximum. Where lanes
+  // differ in which tokens are live, key j is the j-th by position. Writes sparsity[i] in [0, 1]
+  // for wanted[i], in host memory. io as Attend's (out is not used).
+  virtual absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
+                                       const LayerActivations& io, absl::Span<float> sparsity) = 0;
 
   // Quantises the open group's open_count tokens to the class's format and places them: dead
   // slots first, in block-table and slot order, token order. The caller then sets open_count = 0.
+  // Where an order has too few dead slots, no order of the call is carried out.
   virtual absl::Status Seal(absl::Span<const SequenceView> sequences,
                             absl::Span<const SealOrder> orders) = 0;
 

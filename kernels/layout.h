@@ -13,6 +13,11 @@
 //
 // A slot is self-contained: its scales lie beside it, so that a dead slot can be overwritten
 // without touching another token. All integers are little-endian.
+//
+// Channels inside a slot: every 32-bit word holds n = 32 / bits consecutive channels, the even ones
+// in its low half and the odd ones in its high half, ascending: channel 2j of the word is element
+// j, channel 2j + 1 element j + n / 2. (For bf16 that is the natural order.) Tensor cores want
+// neighbouring channels as the two halves of a register; so a shift and a mask make them.
 #pragma once
 
 #include <cstddef>
@@ -49,6 +54,15 @@ constexpr int BitsPerElement(Format format) {
       return 2;
   }
   return 0;
+}
+
+// Where channel `channel` of a slot lies: the first of its bits, counted from the slot's data on.
+constexpr int ChannelBit(Format format, int channel) {
+  const int bits = BitsPerElement(format);
+  const int channels = 32 / bits;  // of a word
+  const int j = channel % channels;
+  const int element = j / 2 + j % 2 * (channels / 2);
+  return channel / channels * 32 + element * bits;
 }
 
 constexpr bool HasScales(Format format) { return format != Format::kBf16; }

@@ -38,13 +38,14 @@ struct Step {
   const LayerActivations& io;
 
   int head_dim() const { return memory.shape().head_dim; }
-  int group_heads() const { return io.query_heads / memory.shape().kv_heads; }
+  int query_heads() const { return memory.config().query_heads; }
+  int group_heads() const { return query_heads() / memory.shape().kv_heads; }
   size_t queries(const StepRows& r) const { return size_t{r.count} * group_heads(); }
   // Offset of query `index` of KV head `kv_head` in q and in out.
   size_t QueryOffset(const StepRows& r, int kv_head, size_t index) const {
     const size_t row = r.row + index / group_heads();
     const size_t head = static_cast<size_t>(kv_head) * group_heads() + index % group_heads();
-    return (row * io.query_heads + head) * head_dim();
+    return (row * query_heads() + head) * head_dim();
   }
 };
 

@@ -15,7 +15,8 @@
 namespace palimpsest {
 namespace {
 
-constexpr size_t kUsualBatch = 64;               // inline room for per-call bookkeeping
+constexpr size_t kUsualBatch = 64;  // inline room for per-call bookkeeping
+constexpr uint32_t kRowsMax = 65536;
 using Interval = std::pair<uint64_t, uint64_t>;  // [first, second)
 
 template <typename... Parts>
@@ -74,6 +75,13 @@ absl::Status CheckConfig(const BackendConfig& config) {
     return Invalid("head_dim must be a multiple of 16 in 16..", kMaxHeadDim, ", got ",
                    shape.head_dim);
   }
+  if (config.query_heads < 1 || config.query_heads % shape.kv_heads != 0) {
+    return Invalid("query_heads must be a positive multiple of kv_heads (", shape.kv_heads,
+                   "), got ", config.query_heads);
+  }
+  if (config.rows_max < 1 || config.rows_max > kRowsMax) {
+    return Invalid("rows_max must be in 1..", kRowsMax, ", got ", config.rows_max);
+  }
   if (config.pool_bytes > std::numeric_limits<int64_t>::max() / 2) {
     return Invalid("pool_bytes is out of range: ", config.pool_bytes);
   }
@@ -111,6 +119,10 @@ absl::Status CheckRows(const PoolMemory& memory, absl::Span<const SequenceView> 
     if (view.open_group >= memory.config().open_groups) {
       return Invalid("sequence ", r.sequence, " has no open group");
     }
+    if (uint64_t{r.row} + r.count > memory.config().rows_max) {
+      return Invalid("rows up to ", uint64_t{r.row} + r.count, " in a step; rows_max is ",
+                     memory.config().rows_max);
+    }
     named.emplace_back(r.sequence, uint64_t{r.sequence} + 1);
     groups.emplace_back(view.open_group, uint64_t{view.open_group} + 1);
     used.emplace_back(r.row, uint64_t{r.row} + r.count);
@@ -129,12 +141,8 @@ absl::Status CheckLayer(const PoolMemory& memory, int layer) {
 absl::Status CheckQueries(const PoolMemory& memory, absl::Span<const StepRows> rows,
                           const LayerActivations& io) {
   if (io.q == nullptr) return Invalid("q is null");
-  if (io.query_heads < 1 || io.query_heads % memory.shape().kv_heads != 0) {
-    return Invalid(io.query_heads, " query heads are no multiple of ", memory.shape().kv_heads,
-                   " KV heads");
-  }
   if (!std::isfinite(io.scale)) return Invalid("the softmax scale is not finite");
-  const size_t width = static_cast<size_t>(io.query_heads) * memory.shape().head_dim;
+  const size_t width = static_cast<size_t>(memory.config().query_heads) * memory.shape().head_dim;
   // The softmax would turn a NaN into a plausible average; better told here.
   if (!AllOf(io.q, rows, width, [](float x) { return std::isfinite(x); })) {
     return Invalid("q holds a NaN or an infinity");

@@ -19,6 +19,18 @@ float MaxMagnitude(const float* x) {
   return amax;
 }
 
+// Puts the code of a channel into the data of its slot or block. REQUIRES: its bits are zero.
+void PutCode(Format format, int channel, uint8_t code, uint8_t* data) {
+  const int bit = ChannelBit(format, channel);
+  data[bit / 8] = static_cast<uint8_t>(data[bit / 8] | code << bit % 8);
+}
+
+// The code of a channel; the bits above it are not part of it.
+uint8_t CodeAt(Format format, int channel, const uint8_t* data) {
+  const int bit = ChannelBit(format, channel);
+  return static_cast<uint8_t>(data[bit / 8] >> bit % 8);
+}
+
 // Encodes `ideal` (a scale) and returns what a reader will see.
 float StoreScale(Format format, float ideal, uint8_t* scale) {
   *scale = FloatToE4m3(ideal / SecondLevelScale(format));
@@ -27,16 +39,16 @@ float StoreScale(Format format, float ideal, uint8_t* scale) {
 
 void EncodeFp8(const float* x, uint8_t* data, uint8_t* scale) {
   const float s = StoreScale(Format::kFp8, MaxMagnitude(x) / kE4m3Max, scale);
-  for (int i = 0; i < kBlock; ++i) data[i] = s == 0.0f ? 0 : FloatToE4m3(x[i] / s);
+  std::memset(data, 0, SlotDataBytes(Format::kFp8, kBlock));
+  if (s == 0.0f) return;
+  for (int i = 0; i < kBlock; ++i) PutCode(Format::kFp8, i, FloatToE4m3(x[i] / s), data);
 }
 
 void EncodeNvfp4(const float* x, uint8_t* data, uint8_t* scale) {
   const float s = StoreScale(Format::kNvfp4, MaxMagnitude(x) / kE2m1Max, scale);
-  for (int i = 0; i < kBlock / 2; ++i) {
-    const uint8_t even = s == 0.0f ? 0 : FloatToE2m1(x[2 * i] / s);
-    const uint8_t odd = s == 0.0f ? 0 : FloatToE2m1(x[2 * i + 1] / s);
-    data[i] = static_cast<uint8_t>(even | odd << 4);
-  }
+  std::memset(data, 0, SlotDataBytes(Format::kNvfp4, kBlock));
+  if (s == 0.0f) return;
+  for (int i = 0; i < kBlock; ++i) PutCode(Format::kNvfp4, i, FloatToE2m1(x[i] / s), data);
 }
 
 // Threshold 0.7 mean |x|, scale = mean |x| above it (ternary weight networks). An exhaustive search
@@ -60,12 +72,11 @@ void EncodeTernary(const float* x, uint8_t* data, uint8_t* scale) {
     }
   }
   const float s = StoreScale(Format::kTernary, count == 0 ? 0.0f : kept / count, scale);
-  std::memset(data, 0, kBlock / 4);
+  std::memset(data, 0, SlotDataBytes(Format::kTernary, kBlock));
   if (s == 0.0f) return;
   for (int i = 0; i < kBlock; ++i) {
     if (magnitude[i] <= threshold) continue;
-    const int code = x[i] < 0.0f ? 3 : 1;
-    data[i / 4] = static_cast<uint8_t>(data[i / 4] | code << (2 * (i % 4)));
+    PutCode(Format::kTernary, i, x[i] < 0.0f ? 3 : 1, data);
   }
 }
 
@@ -150,13 +161,13 @@ void DecodeSlot(Format format, const uint8_t* data, const uint8_t* scales, int h
         out[c] = Bf16ToFloat(static_cast<uint16_t>(data[2 * c] | data[2 * c + 1] << 8));
         break;
       case Format::kFp8:
-        out[c] = E4m3ToFloat(data[c]) * scale;
+        out[c] = E4m3ToFloat(CodeAt(format, c, data)) * scale;
         break;
       case Format::kNvfp4:
-        out[c] = E2m1ToFloat(data[c / 2] >> (4 * (c % 2)) & 15) * scale;
+        out[c] = E2m1ToFloat(CodeAt(format, c, data) & 15) * scale;
         break;
       case Format::kTernary:
-        out[c] = TernaryToFloat(data[c / 4] >> (2 * (c % 4)) & 3) * scale;
+        out[c] = TernaryToFloat(CodeAt(format, c, data) & 3) * scale;
         break;
     }
   }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the bytes of a slot mean: the scalar codecs every backend must agree with, bit for bit.
 //
-//   bf16     round to nearest even; a finite or infinite value too large becomes the largest
-//   finite. fp8      E4M3FN (no infinities, 0x7F is NaN), saturating at 448. One scale per 16
-//   channels. nvfp4    E2M1: 0 .5 1 1.5 2 3 4 6 and a sign; low nibble = even channel. One scale
-//   per 16. ternary  2 bits: bit 0 magnitude, bit 1 sign (so 0b10 reads as zero; it is never
-//   written).
-//            Channel 4i + j lies in bits [2j, 2j + 1] of byte i. One scale per 16.
+//   bf16     round to nearest even; what is too large, infinities too, becomes the largest number
+//   fp8      E4M3FN (no infinities, 0x7F is NaN), saturating at 448
+//   nvfp4    E2M1: 0 .5 1 1.5 2 3 4 6 and a sign
+//   ternary  2 bits: bit 0 magnitude, bit 1 sign (so 0b10 reads as zero; it is never written)
 //
-// A scale byte is a non-negative E4M3 number; the scale is that times SecondLevelScale(format). A
-// block whose scale rounds to zero is stored as zeros. Every de-quantised value is exact in fp32,
-// and in bf16 too: the products need at most 8 significant bits.
+// Where a channel's bits lie: ChannelBit in layout.h. fp8, nvfp4 and ternary have one scale byte
+// per 16 channels. A scale byte is a non-negative E4M3 number; the scale is that times
+// SecondLevelScale(format). A block whose scale rounds to zero is stored as zeros. Every
+// de-quantised value is exact in fp32, and in bf16 too: the products need at most 8 significant
+// bits.
 //
 // Arithmetic is fixed, so that another backend can match the bytes: fp32, IEEE division, sums in
 // channel order, ties to even. Pure functions, no state, any thread.

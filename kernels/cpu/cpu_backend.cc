@@ -29,33 +29,50 @@ class CpuBackend final : public Backend {
 
   ActivationType activation_type() const override { return ActivationType::kFloat32; }
 
-  absl::Status Append(int layer, absl::Span<const SequenceView> sequences,
-                      absl::Span<const StepRows> rows, const LayerActivations& io) override {
-    KV_RETURN_IF_ERROR(CheckStep(layer, sequences, rows));
-    KV_RETURN_IF_ERROR(CheckKeysAndValues(memory_, rows, io));
-    palimpsest::Append(memory_, layer, sequences, rows, io);
+  absl::Status BeginStep(absl::Span<const SequenceView> sequences,
+                         absl::Span<const StepRows> rows) override {
+    in_step_ = false;  // a refused step is none
+    KV_RETURN_IF_ERROR(CheckSequences(memory_, sequences));
+    KV_RETURN_IF_ERROR(CheckRows(memory_, sequences, rows));
+    sequences_.assign(sequences.begin(), sequences.end());
+    rows_.assign(rows.begin(), rows.end());
+    in_step_ = true;
     return absl::OkStatus();
   }
 
-  absl::Status Attend(int layer, absl::Span<const SequenceView> sequences,
-                      absl::Span<const StepRows> rows, const LayerActivations& io) override {
-    KV_RETURN_IF_ERROR(CheckStep(layer, sequences, rows));
-    KV_RETURN_IF_ERROR(CheckQueries(memory_, rows, io));
+  absl::Status Append(int layer, const LayerActivations& io) override {
+    KV_RETURN_IF_ERROR(CheckInStep(layer));
+    KV_RETURN_IF_ERROR(CheckKeysAndValues(memory_, rows_, io));
+    palimpsest::Append(memory_, layer, sequences_, rows_, io);
+    return absl::OkStatus();
+  }
+
+  absl::Status Attend(int layer, const LayerActivations& io) override {
+    KV_RETURN_IF_ERROR(CheckInStep(layer));
+    KV_RETURN_IF_ERROR(CheckQueries(memory_, rows_, io));
     if (io.out == nullptr) return absl::InvalidArgumentError("out is null");
-    palimpsest::Attend(memory_, layer, sequences, rows, io, *team_, &scratch_);
+    palimpsest::Attend(memory_, layer, sequences_, rows_, io, *team_, &scratch_);
     return absl::OkStatus();
   }
 
-  absl::Status MeasureSparsity(int layer, absl::Span<const SequenceView> sequences,
-                               absl::Span<const StepRows> rows, const LayerActivations& io,
-                               absl::Span<float> sparsity) override {
-    KV_RETURN_IF_ERROR(CheckStep(layer, sequences, rows));
-    KV_RETURN_IF_ERROR(CheckQueries(memory_, rows, io));
-    if (sparsity.size() != rows.size()) {
+  absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
+                               const LayerActivations& io, absl::Span<float> sparsity) override {
+    KV_RETURN_IF_ERROR(CheckInStep(layer));
+    if (sparsity.size() != wanted.size()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("room for ", sparsity.size(), " results of ", rows.size()));
+          absl::StrCat("room for ", sparsity.size(), " results of ", wanted.size()));
     }
-    return palimpsest::MeasureSparsity(memory_, layer, sequences, rows, io, *team_, sparsity);
+    std::vector<StepRows> rows;
+    rows.reserve(wanted.size());
+    for (const uint32_t index : wanted) {
+      if (index >= rows_.size()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("no rows ", index, " in a step of ", rows_.size()));
+      }
+      rows.push_back(rows_[index]);
+    }
+    KV_RETURN_IF_ERROR(CheckQueries(memory_, rows, io));
+    return palimpsest::MeasureSparsity(memory_, layer, sequences_, rows, io, *team_, sparsity);
   }
 
   absl::Status Seal(absl::Span<const SequenceView> sequences,
@@ -108,11 +125,9 @@ class CpuBackend final : public Backend {
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
  private:
-  absl::Status CheckStep(int layer, absl::Span<const SequenceView> sequences,
-                         absl::Span<const StepRows> rows) const {
-    KV_RETURN_IF_ERROR(CheckLayer(memory_, layer));
-    KV_RETURN_IF_ERROR(CheckSequences(memory_, sequences));
-    return CheckRows(memory_, sequences, rows);
+  absl::Status CheckInStep(int layer) const {
+    if (!in_step_) return absl::FailedPreconditionError("no step has begun");
+    return CheckLayer(memory_, layer);
   }
 
   // What Seal and Anneal orders have in common.
@@ -138,6 +153,10 @@ class CpuBackend final : public Backend {
   PoolMemory memory_;
   const std::shared_ptr<TaskTeam> team_;
   AttendScratch scratch_;
+  // The step at hand. The block tables behind the views stay the caller's.
+  bool in_step_ = false;
+  std::vector<SequenceView> sequences_;
+  std::vector<StepRows> rows_;
 };
 
 }  // namespace

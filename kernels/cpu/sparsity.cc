@@ -25,10 +25,11 @@ std::vector<float> HeadProbabilities(const PoolMemory& memory, int layer, int kv
                                      const SequenceView& view, const StepRows& r,
                                      const LayerActivations& io) {
   const int dim = memory.shape().head_dim;
-  const int group = io.query_heads / memory.shape().kv_heads;
+  const int query_heads = memory.config().query_heads;
+  const int group = query_heads / memory.shape().kv_heads;
   const size_t row = size_t{r.row} + r.count - 1;
   const float* q =
-      static_cast<const float*>(io.q) + (row * io.query_heads + size_t(kv_head) * group) * dim;
+      static_cast<const float*>(io.q) + (row * query_heads + size_t(kv_head) * group) * dim;
   FloatTile tile;
   std::vector<KeyLogit> keys;
   // Adds the tile's tokens; position_of(t) is the position of its t-th one.

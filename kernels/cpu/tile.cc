@@ -22,7 +22,8 @@ using simd::U8;
 // Each Decode... turns the bytes of 16 channels into floats. `scale` is the stored scale alone:
 // SecondLevelScale, a power of two, is folded into the constants. Codes of two and four bits go
 // through a 16-entry table in one register; LookUp looks at the low four bits only, so that what
-// the shift leaves above a code needs no mask.
+// the shift leaves above a code needs no mask. The shifts are ChannelBit's: even channels in a
+// word's low half, odd ones in its high half.
 
 KV_ALWAYS_INLINE F32 DecodeBf16(const uint8_t* data) {
   return std::bit_cast<F32>(__builtin_convertvector(Load<U16>(data), U32) << 16);
@@ -30,7 +31,10 @@ KV_ALWAYS_INLINE F32 DecodeBf16(const uint8_t* data) {
 
 KV_ALWAYS_INLINE F32 DecodeFp8(const uint8_t* data, float scale) {
   static_assert(SecondLevelScale(Format::kFp8) == 0x1p-8f);
-  const U32 code = __builtin_convertvector(__builtin_convertvector(Load<U8>(data), U16), U32);
+  const U8 bytes = Load<U8>(data);
+  const U8 ordered =
+      __builtin_shufflevector(bytes, bytes, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+  const U32 code = __builtin_convertvector(__builtin_convertvector(ordered, U16), U32);
   const U32 magnitude = code & 0x7f;
   // Re-bias the exponent by 120 - 8. Subnormals (code < 8) have no hidden one: give them the
   // exponent of the first normal number and take that number away again. Comparisons are written
@@ -49,7 +53,7 @@ KV_ALWAYS_INLINE F32 DecodeNvfp4(const uint8_t* data, float scale) {
                           2.0f * kStep,  3.0f * kStep,  4.0f * kStep,  6.0f * kStep,
                           -0.0f,         -0.5f * kStep, -1.0f * kStep, -1.5f * kStep,
                           -2.0f * kStep, -3.0f * kStep, -4.0f * kStep, -6.0f * kStep};
-  constexpr U32 kShift = {0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28};
+  constexpr U32 kShift = {0, 16, 4, 20, 8, 24, 12, 28, 0, 16, 4, 20, 8, 24, 12, 28};
   constexpr uint32_t kAll = ~uint32_t{0};
   constexpr U32 kLow = {kAll, kAll, kAll, kAll, kAll, kAll, kAll, kAll, 0, 0, 0, 0, 0, 0, 0, 0};
   uint32_t words[2];
@@ -64,7 +68,7 @@ KV_ALWAYS_INLINE F32 DecodeTernary(const uint8_t* data, float scale) {
   constexpr float kOne = SecondLevelScale(Format::kTernary);
   constexpr F32 kTable = {0, kOne, 0, -kOne, 0, kOne, 0, -kOne,  // bits above the code: any
                           0, kOne, 0, -kOne, 0, kOne, 0, -kOne};
-  constexpr U32 kShift = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+  constexpr U32 kShift = {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30};
   uint32_t word;
   std::memcpy(&word, data, sizeof(word));
   const U32 zero = {};

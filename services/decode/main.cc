@@ -81,11 +81,13 @@ absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* 
   const CacheShape shape = worker.model->config().cache_shape();
   KV_ASSIGN_OR_RETURN(PagePool pool,
                       PagePool::Create({.shape = shape, .pool_bytes = settings.pool_bytes}));
-  KV_ASSIGN_OR_RETURN(
-      std::unique_ptr<Backend> backend,
-      NewCpuBackend(
-          {.shape = shape, .pool_bytes = pool.capacity_bytes(), .open_groups = settings.batch_max},
-          team));
+  KV_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
+                      NewCpuBackend({.shape = shape,
+                                     .query_heads = worker.model->config().query_heads,
+                                     .pool_bytes = pool.capacity_bytes(),
+                                     .open_groups = settings.batch_max,
+                                     .rows_max = settings.rows_max},
+                                    team));
   worker.backend = NewTimedBackend(std::move(backend), worker.clock.get());
   EngineOptions options{.batch_max = settings.batch_max,
                         .waiting_max = settings.waiting_max,

@@ -60,18 +60,21 @@ Errors Measure(PageFormat format, int head_dim) {
   const Realistic data(head_dim);
   const CacheShape shape{.layers = 1, .kv_heads = 1, .head_dim = head_dim};
   const PageLayout layout = MakePageLayout(shape, format);
-  const BackendConfig config{
-      .shape = shape, .pool_bytes = layout.page_bytes * (kTokens / 16 + 1), .open_groups = 1};
+  const BackendConfig config{.shape = shape,
+                             .query_heads = 1,
+                             .pool_bytes = layout.page_bytes * (kTokens / 16 + 1),
+                             .open_groups = 1};
   auto backend = *NewCpuBackend(config, 2);
   std::vector<PageOffset> pages;
   SequenceView view{.formats = ClassFormats::Uniform(format), .open_group = 0};
-  LayerActivations io{.query_heads = 1, .scale = 1 / std::sqrt(static_cast<float>(head_dim))};
+  LayerActivations io{.scale = 1 / std::sqrt(static_cast<float>(head_dim))};
   std::vector<reference::Token> exact, stored;
   const auto append = [&](uint32_t token) {
     const StepRows rows{.count = 1};
     io.k = data.keys[token].data();
     io.v = data.values[token].data();
-    EXPECT_EQ(backend->Append(0, {&view, 1}, {&rows, 1}, io), absl::OkStatus());
+    EXPECT_EQ(backend->BeginStep({&view, 1}, {&rows, 1}), absl::OkStatus());
+    EXPECT_EQ(backend->Append(0, io), absl::OkStatus());
     exact.push_back({token, Wide(data.keys[token]), Wide(data.values[token])});
   };
   const auto through = [&](Format f, std::vector<float> x) {  // the open group, then the page
@@ -103,11 +106,10 @@ Errors Measure(PageFormat format, int head_dim) {
     for (const double v : token.v) largest = std::max(largest, std::fabs(v));
   }
   for (const auto& q : data.queries) {
-    const StepRows rows{.count = 1};
     std::vector<float> out(head_dim);
     io.q = q.data();
     io.out = out.data();
-    EXPECT_EQ(backend->Attend(0, {&view, 1}, {&rows, 1}, io), absl::OkStatus());
+    EXPECT_EQ(backend->Attend(0, io), absl::OkStatus());
     const auto truth = reference::Attention(Wide(q), exact, io.scale);
     const auto same = reference::Attention(Wide(q), stored, io.scale);
     for (int c = 0; c < head_dim; ++c) {

@@ -114,7 +114,7 @@ TEST(Ternary, BitZeroIsTheMagnitudeAndBitOneTheSign) {
   EXPECT_EQ(TernaryToFloat(3), -1.0f);
 }
 
-TEST(Blocks, PackTheEvenChannelIntoTheLowBits) {
+TEST(Blocks, PackEvenChannelsIntoTheLowHalfOfAWord) {
   std::array<float, 16> x{};
   for (int i = 0; i < 16; ++i) x[i] = 0.5f * static_cast<float>(i % 4);  // 0 .5 1 1.5
   x[15] = -6.0f;
@@ -122,17 +122,29 @@ TEST(Blocks, PackTheEvenChannelIntoTheLowBits) {
   uint8_t scale = 0;
   EncodeBlock(Format::kNvfp4, x.data(), data.data(), &scale);
   EXPECT_EQ(E4m3ToFloat(scale) / 4, 1.0f);
-  EXPECT_EQ(data[0], 0x10);
-  EXPECT_EQ(data[1], 0x32);
-  EXPECT_EQ(data[7], 0xf2);
+  // Channels 0 2 4 6 hold 0 1 0 1, channels 1 3 5 7 hold .5 1.5 .5 1.5.
+  const std::array<uint8_t, 8> expected = {0x20, 0x20, 0x31, 0x31, 0x20, 0x20, 0x31, 0xf1};
+  EXPECT_TRUE(std::equal(expected.begin(), expected.end(), data.begin()));
 
   x.fill(0.0f);
   x[0] = x[5] = 2.0f;
   x[2] = -2.0f;
   EncodeBlock(Format::kTernary, x.data(), data.data(), &scale);
   EXPECT_EQ(E4m3ToFloat(scale) / 4, 2.0f);
-  EXPECT_EQ(data[0], 0b00'11'00'01);
-  EXPECT_EQ(data[1], 0b00'00'01'00);
+  EXPECT_EQ(data[0], 0b00'00'11'01);  // channels 6 4 2 0
+  EXPECT_EQ(data[1], 0);
+  EXPECT_EQ(data[2], 0b00'01'00'00);  // channels 7 5 3 1
+  EXPECT_EQ(data[3], 0);
+
+  for (int i = 0; i < 16; ++i) x[i] = 448.0f / static_cast<float>(1 << i % 4);
+  EncodeBlock(Format::kFp8, x.data(), data.data(), &scale);
+  EXPECT_EQ(E4m3ToFloat(scale) / 256, 1.0f);
+  for (int word = 0; word < 4; ++word) {  // channels 0 2 1 3
+    EXPECT_EQ(E4m3ToFloat(data[4 * word]), 448.0f);
+    EXPECT_EQ(E4m3ToFloat(data[4 * word + 1]), 112.0f);
+    EXPECT_EQ(E4m3ToFloat(data[4 * word + 2]), 224.0f);
+    EXPECT_EQ(E4m3ToFloat(data[4 * word + 3]), 56.0f);
+  }
 }
 
 TEST(Blocks, ZerosStayZeroAndSoDoBlocksTooSmallForAScale) {

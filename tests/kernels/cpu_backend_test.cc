@@ -44,7 +44,7 @@ History RunHistory(int threads) {
                        .keep = 32});
     }
   }
-  history.sparsity = sequence.Sparsity(1)[0];
+  history.sparsity = sequence.Sparsity(1).measured;
   history.pool = device.ReadPages();
   return history;
 }
@@ -57,7 +57,11 @@ TEST(CpuBackend, ResultsAreTheSameBitsForAnyNumberOfThreads) {
 
 TEST(CpuBackend, RefusesShapesAndSizesOutOfRange) {
   const auto code = [](CacheShape shape, uint64_t pool_bytes, int threads) {
-    return NewCpuBackend({.shape = shape, .pool_bytes = pool_bytes, .open_groups = 1}, threads)
+    return NewCpuBackend({.shape = shape,
+                          .query_heads = shape.kv_heads,
+                          .pool_bytes = pool_bytes,
+                          .open_groups = 1},
+                         threads)
         .status()
         .code();
   };
@@ -72,18 +76,16 @@ TEST(CpuBackend, RefusesShapesAndSizesOutOfRange) {
 
 TEST(CpuBackend, RefusesNanAndNonFiniteQueriesAndSaturatesInfiniteKeys) {
   const CacheShape shape{.layers = 1, .kv_heads = 1, .head_dim = 16};
-  auto backend = *NewCpuBackend({.shape = shape, .pool_bytes = 4096, .open_groups = 1}, 1);
+  auto backend =
+      *NewCpuBackend({.shape = shape, .query_heads = 1, .pool_bytes = 4096, .open_groups = 1}, 1);
   const SequenceView view{.open_group = 0};
   const StepRows rows{.count = 1};
   std::vector<float> q(16, 1.0f), k(16, 0.5f), v(16, 2.0f), out(16);
-  const LayerActivations io{.q = q.data(),
-                            .k = k.data(),
-                            .v = v.data(),
-                            .out = out.data(),
-                            .query_heads = 1,
-                            .scale = 1.0f};
-  const auto append = [&] { return backend->Append(0, {&view, 1}, {&rows, 1}, io).code(); };
-  const auto attend = [&] { return backend->Attend(0, {&view, 1}, {&rows, 1}, io).code(); };
+  const LayerActivations io{
+      .q = q.data(), .k = k.data(), .v = v.data(), .out = out.data(), .scale = 1.0f};
+  const auto append = [&] { return backend->Append(0, io).code(); };
+  const auto attend = [&] { return backend->Attend(0, io).code(); };
+  ASSERT_EQ(backend->BeginStep({&view, 1}, {&rows, 1}), absl::OkStatus());
   ASSERT_EQ(append(), absl::StatusCode::kOk);
   for (std::vector<float>* x : {&k, &v}) {
     const float old = std::exchange((*x)[7], std::numeric_limits<float>::quiet_NaN());
@@ -102,14 +104,26 @@ TEST(CpuBackend, RefusesNanAndNonFiniteQueriesAndSaturatesInfiniteKeys) {
   for (const float x : out) EXPECT_EQ(x, 2.0f);
 }
 
+TEST(CpuBackend, AStepThatWasRefusedIsNoStep) {
+  CpuAdapter adapter;
+  TestDevice device(&adapter, kShape, 9);
+  const SequenceView view{.open_group = 0};
+  StepRows rows{.count = 1};
+  ASSERT_EQ(device.backend().BeginStep({&view, 1}, {&rows, 1}), absl::OkStatus());
+  rows.count = 17;
+  EXPECT_EQ(device.backend().BeginStep({&view, 1}, {&rows, 1}).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(device.backend().Append(0, {}).code(), absl::StatusCode::kFailedPrecondition);
+}
+
 // Lanes whose live tokens differ come from selectors that do not exist yet; made by hand here.
 class UnequalLanes : public ::testing::Test {
  protected:
   static constexpr CacheShape kTwoHeads = {.layers = 1, .kv_heads = 2, .head_dim = 16};
 
   UnequalLanes()
-      : memory_(
-            *PoolMemory::Allocate({.shape = kTwoHeads, .pool_bytes = 1 << 16, .open_groups = 1})) {
+      : memory_(*PoolMemory::Allocate(
+            {.shape = kTwoHeads, .query_heads = 2, .pool_bytes = 1 << 16, .open_groups = 1})) {
     view_ = {.formats = ClassFormats::Uniform({}), .open_group = 0};
     view_.pages[Index(Thought::kReasoning)] = pages_;
     Bf16Gaussian random(5);
@@ -177,7 +191,7 @@ TEST_F(UnequalLanes, SparsityPairsTheKeysOfHeadsByRank) {
   Bf16Gaussian random(6);
   for (float& x : q) x = random.Next(2.0f);
   const StepRows rows{.count = 1};  // its own key in the open group is zero
-  const LayerActivations io{.q = q.data(), .query_heads = 2, .scale = 1.0f};
+  const LayerActivations io{.q = q.data(), .scale = 1.0f};
   float sparsity = -1;
   view_.open_position = 16;
   ASSERT_EQ(MeasureSparsity(memory_, 0, {&view_, 1}, {&rows, 1}, io, team_, {&sparsity, 1}),
@@ -195,7 +209,7 @@ TEST_F(UnequalLanes, SparsityOfUnequalCountsIsAnInternalError) {
   *memory_.lane({}, 0, 0, 1).live = 0x0001;
   const std::vector<float> q(2 * 16, 1.0f);
   const StepRows rows{.count = 1};
-  const LayerActivations io{.q = q.data(), .query_heads = 2, .scale = 1.0f};
+  const LayerActivations io{.q = q.data(), .scale = 1.0f};
   float sparsity = -1;
   EXPECT_EQ(MeasureSparsity(memory_, 0, {&view_, 1}, {&rows, 1}, io, team_, {&sparsity, 1}).code(),
             absl::StatusCode::kInternal);

@@ -49,8 +49,8 @@ float Value(uint32_t position, int head, int channel, int which) {
 // 2 is dead and still holds old bytes.
 std::vector<uint8_t> MakePage(PageFormat format) {
   const PageLayout layout = MakePageLayout(kSmall, format);
-  auto backend =
-      *NewCpuBackend({.shape = kSmall, .pool_bytes = layout.page_bytes, .open_groups = 1}, 1);
+  auto backend = *NewCpuBackend(
+      {.shape = kSmall, .query_heads = 2, .pool_bytes = layout.page_bytes, .open_groups = 1}, 1);
   const std::vector<PageOffset> pages = {0};
   SequenceView view{.formats = ClassFormats::Uniform(format), .open_group = 0};
   view.pages[Index(Thought::kReasoning)] = pages;
@@ -63,8 +63,8 @@ std::vector<uint8_t> MakePage(PageFormat format) {
       v[i] = Value(position, i / 16 % 2, i % 16, 1);
     }
     const StepRows rows{.count = count};
-    const LayerActivations io{.k = k.data(), .v = v.data(), .query_heads = 2, .scale = 1.0f};
-    EXPECT_EQ(backend->Append(0, {&view, 1}, {&rows, 1}, io), absl::OkStatus());
+    EXPECT_EQ(backend->BeginStep({&view, 1}, {&rows, 1}), absl::OkStatus());
+    EXPECT_EQ(backend->Append(0, {.k = k.data(), .v = v.data()}), absl::OkStatus());
     view.open_count = count;
     const SealOrder seal{.thought = Thought::kReasoning};
     EXPECT_EQ(backend->Seal({&view, 1}, {&seal, 1}), absl::OkStatus());
@@ -115,6 +115,22 @@ TEST(PageGolden, BytesOfAPageAreFixedForEveryPairOfFormats) {
       ExpectGolden(absl::StrCat("page_", Name(k), "_", Name(v), ".txt"), DumpPage({k, v}));
     }
   }
+}
+
+// The comment in layout.h, transcribed: which channel each code of a word holds.
+TEST(PageGolden, EvenChannelsLieInTheLowHalfOfAWordAndOddOnesInItsHighHalf) {
+  const auto channels_of_the_second_word = [](Format format) {
+    const int bits = BitsPerElement(format), count = 32 / bits;
+    std::vector<int> channels(count, -1);
+    for (int c = count; c < 2 * count; ++c) channels[ChannelBit(format, c) / bits - count] = c;
+    return channels;
+  };
+  EXPECT_EQ(channels_of_the_second_word(Format::kBf16), (std::vector<int>{2, 3}));
+  EXPECT_EQ(channels_of_the_second_word(Format::kFp8), (std::vector<int>{4, 6, 5, 7}));
+  EXPECT_EQ(channels_of_the_second_word(Format::kNvfp4),
+            (std::vector<int>{8, 10, 12, 14, 9, 11, 13, 15}));
+  EXPECT_EQ(channels_of_the_second_word(Format::kTernary),
+            (std::vector<int>{16, 18, 20, 22, 24, 26, 28, 30, 17, 19, 21, 23, 25, 27, 29, 31}));
 }
 
 TEST(PageGolden, OffsetsAndSizesAreFixedForThreeModels) {

@@ -21,10 +21,13 @@ std::vector<double> Decode(Format format, const std::vector<uint8_t>& data,
 }  // namespace
 
 TestDevice::TestDevice(DeviceAdapter* adapter, const CacheShape& shape, int query_heads,
-                       uint64_t pool_bytes, uint32_t open_groups)
+                       uint64_t pool_bytes, uint32_t open_groups, uint32_t rows_max)
     : adapter_(adapter),
-      config_{.shape = shape, .pool_bytes = pool_bytes, .open_groups = open_groups},
-      query_heads_(query_heads) {
+      config_{.shape = shape,
+              .query_heads = query_heads,
+              .pool_bytes = pool_bytes,
+              .open_groups = open_groups,
+              .rows_max = rows_max} {
   auto backend = adapter->NewBackend(config_);
   KV_CHECK(backend.ok());
   backend_ = *std::move(backend);
@@ -87,69 +90,137 @@ std::vector<reference::Token> ModelSequence::Visible(int layer, int head, size_t
   return tokens;
 }
 
-void ModelSequence::CompareRow(int layer, uint32_t row, const std::vector<float>& q,
-                               const std::vector<float>& out) {
+void ModelSequence::CompareRow(int layer, uint32_t index, const float* q, const float* out) {
   const int dim = shape_.head_dim;
   const int group = device_->query_heads() / shape_.kv_heads;
   std::vector<reference::Token> tokens;
   double allowed = 0;
-  for (int head = 0; head < device_->query_heads(); ++head) {
+  for (int head = 0; head < device_->query_heads(); ++head, q += dim, out += dim) {
     if (head % group == 0) {
-      tokens = Visible(layer, head / group, open_count_ + row + 1);
+      tokens = Visible(layer, head / group, open_count_ + index + 1);
       double largest = 0;
       for (const auto& token : tokens) {
         for (const double v : token.v) largest = std::max(largest, std::fabs(v));
       }
       allowed = device_->adapter().attention_tolerance() * largest;
     }
-    const size_t at = (static_cast<size_t>(row) * device_->query_heads() + head) * dim;
-    const reference::Vector query(q.begin() + at, q.begin() + at + dim);
-    const auto exact = reference::Attention(query, tokens, device_->scale());
+    const auto exact = reference::Attention({q, q + dim}, tokens, device_->scale());
     double error = 0;
-    for (int c = 0; c < dim; ++c) error = std::max(error, std::fabs(out[at + c] - exact[c]));
-    ASSERT_LE(error, allowed) << "layer " << layer << " row " << row << " head " << head << " over "
-                              << tokens.size() << " tokens";
+    for (int c = 0; c < dim; ++c) {
+      const double difference = std::fabs(out[c] - exact[c]);
+      error = std::max(error, std::isnan(difference) ? HUGE_VAL : difference);
+    }
+    ASSERT_LE(error, allowed) << "layer " << layer << " row " << index << " head " << head
+                              << " over " << tokens.size() << " tokens";
   }
 }
 
-std::vector<float> ModelSequence::Step(uint32_t count) {
-  KV_CHECK(open_count_ + count <= kGroupTokens);
-  const int dim = shape_.head_dim;
-  DeviceAdapter& adapter = device_->adapter();
-  const SequenceView view = View();
-  const StepRows rows{.sequence = 0, .row = 0, .count = count};
-  std::vector<float> outputs;
-  for (int layer = 0; layer < shape_.layers; ++layer) {
-    std::vector<float> q(static_cast<size_t>(count) * device_->query_heads() * dim);
-    std::vector<float> k(static_cast<size_t>(count) * shape_.kv_heads * dim), v(k.size());
-    for (float& x : q) x = random_.Next(2.0f);
-    for (float& x : k) x = random_.Next(1.0f);
-    for (float& x : v) x = random_.Next(1.0f);
-    LayerActivations io{.query_heads = device_->query_heads(), .scale = device_->scale()};
-    void* buffers[] = {adapter.Upload(q), adapter.Upload(k), adapter.Upload(v),
-                       adapter.Upload(std::vector<float>(q.size(), -7.0f))};
-    io.k = buffers[1];
-    io.v = buffers[2];
-    EXPECT_EQ(device_->backend().Append(layer, {&view, 1}, {&rows, 1}, io), absl::OkStatus());
-    for (size_t i = 0; i < static_cast<size_t>(count) * shape_.kv_heads; ++i) {
-      const size_t row = i / shape_.kv_heads;
-      lane(layer, static_cast<int>(i) % shape_.kv_heads)
-          .open.push_back({.position = next_position() + static_cast<uint32_t>(row),
-                           .k = {k.begin() + i * dim, k.begin() + (i + 1) * dim},
-                           .v = {v.begin() + i * dim, v.begin() + (i + 1) * dim},
+void ModelSequence::DrawTokens(int layer, uint32_t count, std::vector<float>* k,
+                               std::vector<float>* v) {
+  const size_t dim = static_cast<size_t>(shape_.head_dim);
+  const size_t first = k->size(), size = size_t{count} * shape_.kv_heads * dim;
+  for (auto* x : {k, v}) {
+    for (size_t i = 0; i < size; ++i) x->push_back(random_.Next(1.0f));
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    for (int head = 0; head < shape_.kv_heads; ++head) {
+      const auto at = static_cast<ptrdiff_t>(first + (size_t{i} * shape_.kv_heads + head) * dim);
+      const auto end = at + static_cast<ptrdiff_t>(dim);
+      lane(layer, head)
+          .open.push_back({.position = next_position() + i,
+                           .k = {k->begin() + at, k->begin() + end},
+                           .v = {v->begin() + at, v->begin() + end},
                            .bytes = {}});
     }
-    io.q = buffers[0];
-    io.out = buffers[3];
-    EXPECT_EQ(device_->backend().Attend(layer, {&view, 1}, {&rows, 1}, io), absl::OkStatus());
-    EXPECT_EQ(device_->backend().Synchronize(), absl::OkStatus());
-    const std::vector<float> out = adapter.Download(io.out, q.size());
-    for (uint32_t row = 0; compare_attention_ && row < count; ++row) CompareRow(layer, row, q, out);
+  }
+}
+
+std::vector<float> StepTogether(TestDevice* device, absl::Span<const SequenceStep> steps) {
+  const size_t width = static_cast<size_t>(device->query_heads()) * device->shape().head_dim;
+  DeviceAdapter& adapter = device->adapter();
+  Backend& backend = device->backend();
+  std::vector<SequenceView> views;
+  std::vector<StepRows> rows;
+  uint32_t row_count = 0;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    views.push_back(step->sequence->View());
+  }
+  for (size_t i = 0; i < steps.size(); ++i) {
+    KV_CHECK(steps[i].sequence->open_count() + steps[i].count <= kGroupTokens);
+    if (steps[i].count == 0) continue;
+    rows.push_back({.sequence = static_cast<uint32_t>(steps.size() - 1 - i),
+                    .row = row_count,
+                    .count = steps[i].count});
+    row_count += steps[i].count;
+  }
+  EXPECT_EQ(backend.BeginStep(views, rows), absl::OkStatus());
+  std::vector<float> outputs;
+  for (int layer = 0; layer < device->shape().layers; ++layer) {
+    std::vector<float> q, k, v;
+    for (const SequenceStep& step : steps) {
+      Bf16Gaussian& random = step.sequence->random_;
+      for (size_t i = 0; i < step.count * width; ++i) q.push_back(random.Next(2.0f));
+      step.sequence->DrawTokens(layer, step.count, &k, &v);
+    }
+    void* buffers[] = {adapter.Upload(q), adapter.Upload(k), adapter.Upload(v),
+                       adapter.Upload(std::vector<float>(q.size(), -7.0f))};
+    const LayerActivations added{.k = buffers[1], .v = buffers[2]};
+    EXPECT_EQ(backend.Append(layer, added), absl::OkStatus());
+    const LayerActivations attended{.q = buffers[0], .out = buffers[3], .scale = device->scale()};
+    EXPECT_EQ(backend.Attend(layer, attended), absl::OkStatus());
+    EXPECT_EQ(backend.Synchronize(), absl::OkStatus());
+    const std::vector<float> out = adapter.Download(buffers[3], q.size());
+    size_t at = 0;
+    for (const SequenceStep& step : steps) {
+      for (uint32_t i = 0; i < step.count; ++i, at += width) {
+        if (!step.sequence->compare_attention_) continue;
+        step.sequence->CompareRow(layer, i, &q[at], &out[at]);
+      }
+    }
     outputs.insert(outputs.end(), out.begin(), out.end());
     for (void* buffer : buffers) adapter.Free(buffer);
   }
-  open_count_ += count;
+  for (const SequenceStep& step : steps) step.sequence->open_count_ += step.count;
   return outputs;
+}
+
+std::vector<SparsityPair> SparsityTogether(TestDevice* device,
+                                           absl::Span<ModelSequence* const> sequences,
+                                           absl::Span<const uint32_t> wanted, int layer) {
+  std::vector<SequenceStep> steps;
+  for (ModelSequence* sequence : sequences) steps.push_back({.sequence = sequence, .count = 1});
+  StepTogether(device, steps);
+  const size_t width = static_cast<size_t>(device->query_heads()) * device->shape().head_dim;
+  std::vector<float> q;
+  for (ModelSequence* sequence : sequences) {
+    for (size_t i = 0; i < width; ++i) q.push_back(sequence->random_.Next(2.0f));
+  }
+  void* buffer = device->adapter().Upload(q);
+  std::vector<float> measured(wanted.size(), -1.0f);
+  EXPECT_EQ(device->backend().MeasureSparsity(
+                layer, wanted, {.q = buffer, .scale = device->scale()}, absl::MakeSpan(measured)),
+            absl::OkStatus());
+  EXPECT_EQ(device->backend().Synchronize(), absl::OkStatus());
+  device->adapter().Free(buffer);
+  std::vector<SparsityPair> pairs;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const float* row = &q[wanted[i] * width];
+    pairs.push_back({measured[i], sequences[wanted[i]]->ExactSparsity(layer, row)});
+  }
+  return pairs;
+}
+
+double ModelSequence::ExactSparsity(int layer, const float* q) {
+  const int dim = shape_.head_dim;
+  const int group = device_->query_heads() / shape_.kv_heads;
+  std::vector<std::vector<reference::Vector>> queries;
+  std::vector<std::vector<reference::Token>> heads;
+  for (int head = 0; head < shape_.kv_heads; ++head) {
+    auto& of_head = queries.emplace_back();
+    for (int g = 0; g < group; ++g, q += dim) of_head.emplace_back(q, q + dim);
+    heads.push_back(Visible(layer, head, open_count_));
+  }
+  return reference::Sparsity(queries, heads, device_->scale());
 }
 
 ModelSequence::SlotBytes ModelSequence::ReadSlot(const std::vector<uint8_t>& pool, Thought thought,
@@ -292,37 +363,6 @@ void ModelSequence::Anneal(const AnnealOrder& order) {
     }
   }
   ComparePages();
-}
-
-std::array<double, 2> ModelSequence::Sparsity(int layer) {
-  Step(1);
-  --open_count_;  // measured inside the step, before the caller raises the count
-  const SequenceView view = View();
-  const StepRows rows{.sequence = 0, .row = 0, .count = 1};
-  const int dim = shape_.head_dim;
-  const int group = device_->query_heads() / shape_.kv_heads;
-  std::vector<float> q(static_cast<size_t>(device_->query_heads()) * dim);
-  for (float& x : q) x = random_.Next(2.0f);
-  void* buffer = device_->adapter().Upload(q);
-  const LayerActivations io{
-      .q = buffer, .query_heads = device_->query_heads(), .scale = device_->scale()};
-  float measured = -1.0f;
-  EXPECT_EQ(device_->backend().MeasureSparsity(layer, {&view, 1}, {&rows, 1}, io, {&measured, 1}),
-            absl::OkStatus());
-  EXPECT_EQ(device_->backend().Synchronize(), absl::OkStatus());
-  device_->adapter().Free(buffer);
-  ++open_count_;
-  std::vector<std::vector<reference::Vector>> queries;
-  std::vector<std::vector<reference::Token>> heads;
-  for (int h = 0; h < shape_.kv_heads; ++h) {
-    auto& of_head = queries.emplace_back();
-    for (int g = 0; g < group; ++g) {
-      const auto first = q.begin() + static_cast<size_t>(h * group + g) * dim;
-      of_head.emplace_back(first, first + dim);
-    }
-    heads.push_back(Visible(layer, h, open_count_));
-  }
-  return {measured, reference::Sparsity(queries, heads, device_->scale())};
 }
 
 }  // namespace palimpsest

@@ -19,13 +19,14 @@ namespace palimpsest {
 class TestDevice {
  public:
   TestDevice(DeviceAdapter* adapter, const CacheShape& shape, int query_heads,
-             uint64_t pool_bytes = uint64_t{8} << 20, uint32_t open_groups = 4);
+             uint64_t pool_bytes = uint64_t{8} << 20, uint32_t open_groups = 4,
+             uint32_t rows_max = 64);
 
   Backend& backend() { return *backend_; }
   DeviceAdapter& adapter() { return *adapter_; }
   const CacheShape& shape() const { return config_.shape; }
   const BackendConfig& config() const { return config_; }
-  int query_heads() const { return query_heads_; }
+  int query_heads() const { return config_.query_heads; }
   float scale() const;
 
   PageOffset NewPage(PageFormat format);
@@ -35,7 +36,6 @@ class TestDevice {
  private:
   DeviceAdapter* const adapter_;
   BackendConfig config_;
-  const int query_heads_;
   std::unique_ptr<Backend> backend_;
   PageOffset next_page_ = 0;
 };
@@ -52,23 +52,46 @@ class Bf16Gaussian {
   std::normal_distribution<float> normal_{0.0f, 1.0f};
 };
 
+class ModelSequence;
+
+// What one sequence does in a step.
+struct SequenceStep {
+  ModelSequence* sequence = nullptr;
+  uint32_t count = 0;  // new tokens; none: the backend is shown the sequence and nothing more
+};
+
+// Appends random tokens to every layer of all sequences in one step, and attends, comparing each
+// row with the reference. Rows lie in the order of `steps`; the backend sees the sequences in the
+// opposite one. Returns the outputs of all layers. The step stays the backend's current one.
+// REQUIRES: open_count() + count <= 16 for each.
+std::vector<float> StepTogether(TestDevice* device, absl::Span<const SequenceStep> steps);
+
+struct SparsityPair {
+  double measured = 0;
+  double exact = 0;
+};
+// Appends one token to each sequence and measures `layer` with random queries, for the sequences
+// that `wanted` names, in its order.
+std::vector<SparsityPair> SparsityTogether(TestDevice* device,
+                                           absl::Span<ModelSequence* const> sequences,
+                                           absl::Span<const uint32_t> wanted, int layer);
+
 class ModelSequence {
  public:
   ModelSequence(TestDevice* device, const ClassFormats& formats, uint32_t open_group,
                 uint64_t seed);
 
-  // Appends `count` random tokens in every layer and attends, comparing with the reference.
-  // Returns the outputs of all layers. REQUIRES: open_count() + count <= 16.
-  std::vector<float> Step(uint32_t count);
+  // StepTogether of this sequence alone.
+  std::vector<float> Step(uint32_t count) {
+    return StepTogether(device_, {SequenceStep{.sequence = this, .count = count}});
+  }
+  SparsityPair Sparsity(int layer) { return SparsityTogether(device_, {this}, {0}, layer)[0]; }
   // Without comparing (slow over long histories) Step only runs the backend.
   void compare_attention(bool on) { compare_attention_ = on; }
   // Seals the open group, with new pages as needed, and compares every byte.
   void Seal(Thought thought);
   // Anneals and compares the survivors with the model's own choice.
   void Anneal(const AnnealOrder& order);
-  // Sparsity of a random query row of `layer` (appends one token): {measured, reference}.
-  std::array<double, 2> Sparsity(int layer);
-
   // Live tokens of one lane and class; equal for all lanes, or a test failure.
   uint32_t LiveCount(Thought thought) const;
   uint32_t open_count() const { return open_count_; }
@@ -78,6 +101,9 @@ class ModelSequence {
   void ComparePages();
 
  private:
+  friend std::vector<float> StepTogether(TestDevice*, absl::Span<const SequenceStep>);
+  friend std::vector<SparsityPair> SparsityTogether(TestDevice*, absl::Span<ModelSequence* const>,
+                                                    absl::Span<const uint32_t>, int);
   struct SlotBytes {
     std::vector<uint8_t> k, k_scales, v, v_scales;
     bool operator==(const SlotBytes&) const = default;
@@ -99,8 +125,12 @@ class ModelSequence {
   // Live tokens as the kernel sees them, then the first `open` of the open group.
   std::vector<reference::Token> Visible(int layer, int head, size_t open);
   std::vector<uint32_t> Survivors(const AnnealOrder& order, int layer);
-  void CompareRow(int layer, uint32_t row, const std::vector<float>& q,
-                  const std::vector<float>& out);
+  // Random K and V of `count` new tokens, [count, kv_heads, head_dim], behind `k` and `v` and into
+  // the model's open groups.
+  void DrawTokens(int layer, uint32_t count, std::vector<float>* k, std::vector<float>* v);
+  // The new row `index` of this sequence, against the reference. q, out: [query_heads, head_dim].
+  void CompareRow(int layer, uint32_t index, const float* q, const float* out);
+  double ExactSparsity(int layer, const float* q);
 
   TestDevice* const device_;
   const CacheShape shape_;

@@ -163,11 +163,13 @@ class Calibrator {
     config.shape = shape;
     config.pool_bytes = PoolBytesFor(shape, prompts_, batch);
     KV_ASSIGN_OR_RETURN(PagePool pool, PagePool::Create(config));
-    KV_ASSIGN_OR_RETURN(
-        const std::unique_ptr<Backend> backend,
-        NewCpuBackend(
-            {.shape = shape, .pool_bytes = pool.usage().capacity_bytes, .open_groups = batch},
-            std::max(1, threads_)));
+    KV_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
+                        NewCpuBackend({.shape = shape,
+                                       .query_heads = model_->config().query_heads,
+                                       .pool_bytes = pool.usage().capacity_bytes,
+                                       .open_groups = batch,
+                                       .rows_max = static_cast<uint32_t>(model_->rows_max())},
+                                      std::max(1, threads_)));
     start_ = clock_->Now();
     const SamplerOptions options{
         .first_step = settings_.first_step, .every = settings_.every, .batch = batch};

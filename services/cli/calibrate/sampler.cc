@@ -25,16 +25,15 @@ struct Chain {
 // Measures the chains of one step that are due, in every layer.
 class Observer final : public LayerObserver {
  public:
-  Observer(Backend* backend, absl::Span<const SequenceView> views, std::vector<StepRows> rows,
-           std::vector<SparsityRun*> runs)
-      : backend_(backend), views_(views), rows_(std::move(rows)), runs_(std::move(runs)) {}
+  // runs[i] gets what is measured for the step's StepRows of index due[i].
+  Observer(Backend* backend, std::vector<uint32_t> due, std::vector<SparsityRun*> runs)
+      : backend_(backend), due_(std::move(due)), runs_(std::move(runs)) {}
 
-  bool wanted() const { return !rows_.empty(); }
+  bool wanted() const { return !due_.empty(); }
 
   absl::Status AfterAttend(int layer, const LayerActivations& io) override {
-    std::vector<float> sparsity(rows_.size());
-    KV_RETURN_IF_ERROR(
-        backend_->MeasureSparsity(layer, views_, rows_, io, absl::MakeSpan(sparsity)));
+    std::vector<float> sparsity(due_.size());
+    KV_RETURN_IF_ERROR(backend_->MeasureSparsity(layer, due_, io, absl::MakeSpan(sparsity)));
     KV_RETURN_IF_ERROR(backend_->Synchronize());
     for (size_t i = 0; i < runs_.size(); ++i) runs_[i]->by_layer[layer].push_back(sparsity[i]);
     return absl::OkStatus();
@@ -42,8 +41,7 @@ class Observer final : public LayerObserver {
 
  private:
   Backend* backend_;
-  absl::Span<const SequenceView> views_;
-  std::vector<StepRows> rows_;
+  std::vector<uint32_t> due_;
   std::vector<SparsityRun*> runs_;
 };
 
@@ -92,9 +90,9 @@ class Sampler {
   // One ragged step: a token of each decoding chain, a group of each prompt that is being read.
   absl::Status Step() {
     std::vector<SequenceView> views;
-    std::vector<StepRows> rows, due_rows;
+    std::vector<StepRows> rows;
     std::vector<int32_t> tokens;
-    std::vector<uint32_t> logit_rows;
+    std::vector<uint32_t> logit_rows, due;
     std::vector<Chain*> stepping, sampling;
     std::vector<SparsityRun*> due_runs;
     for (Chain& chain : chains_) {
@@ -117,11 +115,11 @@ class Sampler {
       logit_rows.push_back(row + count - 1);
       sampling.push_back(&chain);
       if (left > 0 || !IsDue(chain)) continue;
-      due_rows.push_back(rows.back());
+      due.push_back(static_cast<uint32_t>(rows.size() - 1));
       due_runs.push_back(&runs_[chain.index]);
     }
     std::vector<float> logits(logit_rows.size() * model_->config().vocab_size);
-    Observer observer(backend_, views, std::move(due_rows), due_runs);
+    Observer observer(backend_, std::move(due), due_runs);
     KV_RETURN_IF_ERROR(model_->Forward({.tokens = tokens,
                                         .sequences = views,
                                         .rows = rows,

@@ -218,7 +218,7 @@ absl::Status Engine::RunModel() {
     }
   }
   logits_.resize(logit_rows_.size() * model_->config().vocab_size);
-  RefreshObserver refresh(backend_, stepping_, views_, rows_);
+  RefreshObserver refresh(backend_, stepping_);
   return model_->Forward({.tokens = tokens_,
                           .sequences = views_,
                           .rows = rows_,

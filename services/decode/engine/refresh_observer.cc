@@ -7,11 +7,9 @@
 
 namespace palimpsest {
 
-RefreshObserver::RefreshObserver(Backend* backend, absl::Span<Chain* const> chains,
-                                 absl::Span<const SequenceView> views,
-                                 absl::Span<const StepRows> rows)
-    : backend_(backend), chains_(chains), views_(views), rows_(rows) {
-  for (size_t i = 0; i < chains_.size(); ++i) {
+RefreshObserver::RefreshObserver(Backend* backend, absl::Span<Chain* const> chains)
+    : backend_(backend), chains_(chains) {
+  for (uint32_t i = 0; i < chains_.size(); ++i) {
     if (chains_[i]->policy->wants_sparsity() && chains_[i]->refreshes_next()) {
       refreshing_.push_back(i);
     }
@@ -19,18 +17,19 @@ RefreshObserver::RefreshObserver(Backend* backend, absl::Span<Chain* const> chai
 }
 
 absl::Status RefreshObserver::AfterAttend(int layer, const LayerActivations& io) {
-  std::vector<StepRows> rows;
+  std::vector<uint32_t> wanted;
   std::vector<float*> targets;
-  for (const size_t i : refreshing_) {
+  for (const uint32_t i : refreshing_) {
     const std::vector<uint32_t>& layers = chains_[i]->request.policy.sparsity_layers;
     const auto place = std::lower_bound(layers.begin(), layers.end(), layer);
     if (place == layers.end() || *place != static_cast<uint32_t>(layer)) continue;
-    rows.push_back(rows_[i]);
+    wanted.push_back(i);
     targets.push_back(&chains_[i]->sparsity[place - layers.begin()]);
   }
-  if (rows.empty()) return absl::OkStatus();
-  std::vector<float> sparsity(rows.size());
-  KV_RETURN_IF_ERROR(backend_->MeasureSparsity(layer, views_, rows, io, absl::MakeSpan(sparsity)));
+  if (wanted.empty()) return absl::OkStatus();
+  std::vector<float> sparsity(wanted.size());
+  KV_RETURN_IF_ERROR(backend_->MeasureSparsity(layer, wanted, io, absl::MakeSpan(sparsity)));
+  KV_RETURN_IF_ERROR(backend_->Synchronize());
   for (size_t i = 0; i < targets.size(); ++i) *targets[i] = sparsity[i];
   return absl::OkStatus();
 }

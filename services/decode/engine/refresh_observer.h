@@ -14,9 +14,8 @@ namespace palimpsest {
 
 class RefreshObserver final : public LayerObserver {
  public:
-  // chains[i] contributes rows[i] of views[rows[i].sequence]. All spans outlive the step.
-  RefreshObserver(Backend* backend, absl::Span<Chain* const> chains,
-                  absl::Span<const SequenceView> views, absl::Span<const StepRows> rows);
+  // chains[i] has the step's i-th StepRows. The span outlives the step.
+  RefreshObserver(Backend* backend, absl::Span<Chain* const> chains);
 
   // Does any chain need this step observed?
   bool wanted() const { return !refreshing_.empty(); }
@@ -27,9 +26,7 @@ class RefreshObserver final : public LayerObserver {
  private:
   Backend* const backend_;
   const absl::Span<Chain* const> chains_;
-  const absl::Span<const SequenceView> views_;
-  const absl::Span<const StepRows> rows_;
-  std::vector<size_t> refreshing_;  // indices into chains_
+  std::vector<uint32_t> refreshing_;  // indices into chains_
 };
 
 }  // namespace palimpsest

@@ -17,21 +17,20 @@ class Timed final : public TimedBackend {
 
   ActivationType activation_type() const override { return backend_->activation_type(); }
 
-  absl::Status Append(int layer, absl::Span<const SequenceView> sequences,
-                      absl::Span<const StepRows> rows, const LayerActivations& io) override {
-    return Time(KernelFamily::kAppend,
-                [&] { return backend_->Append(layer, sequences, rows, io); });
+  absl::Status BeginStep(absl::Span<const SequenceView> sequences,
+                         absl::Span<const StepRows> rows) override {
+    return backend_->BeginStep(sequences, rows);
   }
-  absl::Status Attend(int layer, absl::Span<const SequenceView> sequences,
-                      absl::Span<const StepRows> rows, const LayerActivations& io) override {
-    return Time(KernelFamily::kAttend,
-                [&] { return backend_->Attend(layer, sequences, rows, io); });
+  absl::Status Append(int layer, const LayerActivations& io) override {
+    return Time(KernelFamily::kAppend, [&] { return backend_->Append(layer, io); });
   }
-  absl::Status MeasureSparsity(int layer, absl::Span<const SequenceView> sequences,
-                               absl::Span<const StepRows> rows, const LayerActivations& io,
-                               absl::Span<float> sparsity) override {
+  absl::Status Attend(int layer, const LayerActivations& io) override {
+    return Time(KernelFamily::kAttend, [&] { return backend_->Attend(layer, io); });
+  }
+  absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
+                               const LayerActivations& io, absl::Span<float> sparsity) override {
     return Time(KernelFamily::kSparsity,
-                [&] { return backend_->MeasureSparsity(layer, sequences, rows, io, sparsity); });
+                [&] { return backend_->MeasureSparsity(layer, wanted, io, sparsity); });
   }
   absl::Status Seal(absl::Span<const SequenceView> sequences,
                     absl::Span<const SealOrder> orders) override {

@@ -132,6 +132,7 @@ absl::Status CpuModel::CheckBatch(const StepBatch& batch, const Backend& backend
 
 absl::Status CpuModel::Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) {
   KV_RETURN_IF_ERROR(CheckBatch(batch, backend, logits));
+  KV_RETURN_IF_ERROR(backend.BeginStep(batch.sequences, batch.rows));
   Embed(batch);
   const int rows = static_cast<int>(batch.tokens.size());
   for (int layer = 0; layer < config_.layers; ++layer) {
@@ -168,13 +169,12 @@ absl::Status CpuModel::Attention(int layer, const StepBatch& batch, Backend& bac
                       .k = a.k.data(),
                       .v = a.v.data(),
                       .out = nullptr,
-                      .query_heads = config_.query_heads,
                       .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim))};
-  KV_RETURN_IF_ERROR(backend.Append(layer, batch.sequences, batch.rows, io));
+  KV_RETURN_IF_ERROR(backend.Append(layer, io));
   io.q = a.q.data();
   io.k = io.v = nullptr;
   io.out = a.attended.data();
-  KV_RETURN_IF_ERROR(backend.Attend(layer, batch.sequences, batch.rows, io));
+  KV_RETURN_IF_ERROR(backend.Attend(layer, io));
   if (batch.observer != nullptr) {
     io.k = a.k.data();
     io.v = a.v.data();

@@ -36,8 +36,12 @@ void ExpectSameTokens(const std::string& folder, const std::vector<Recording>& r
   auto pool = PagePool::Create({.shape = shape, .pool_bytes = 64 << 20});
   ASSERT_TRUE(pool.ok()) << pool.status();
   const std::unique_ptr<Clock> clock = NewSteadyClock();
-  auto backend =
-      NewCpuBackend({.shape = shape, .pool_bytes = pool->capacity_bytes(), .open_groups = 8}, team);
+  auto backend = NewCpuBackend({.shape = shape,
+                                .query_heads = (*model)->config().query_heads,
+                                .pool_bytes = pool->capacity_bytes(),
+                                .open_groups = 8,
+                                .rows_max = 64},
+                               team);
   ASSERT_TRUE(backend.ok()) << backend.status();
   const auto timed = NewTimedBackend(*std::move(backend), clock.get());
   Engine engine({.batch_max = 8}, model->get(), timed.get(), *std::move(pool), nullptr, clock.get(),

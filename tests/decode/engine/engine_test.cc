@@ -48,11 +48,13 @@ class EngineTest : public testing::Test {
     model_ = *NewSyntheticCpuModel(TinyConfig(), 1, {.rows_max = 128, .logit_rows_max = 32});
     const CacheShape shape = model_->config().cache_shape();
     PagePool pool = *PagePool::Create({.shape = shape, .pool_bytes = pool_bytes});
-    backend_ = NewTimedBackend(
-        *NewCpuBackend(
-            {.shape = shape, .pool_bytes = pool.capacity_bytes(), .open_groups = options.batch_max},
-            1),
-        clock_.get());
+    backend_ = NewTimedBackend(*NewCpuBackend({.shape = shape,
+                                               .query_heads = model_->config().query_heads,
+                                               .pool_bytes = pool.capacity_bytes(),
+                                               .open_groups = options.batch_max,
+                                               .rows_max = 128},
+                                              1),
+                               clock_.get());
     engine_ = std::make_unique<Engine>(options, model_.get(), backend_.get(), std::move(pool),
                                        control, clock_.get(), nullptr);
   }

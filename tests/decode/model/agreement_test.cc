@@ -39,7 +39,7 @@ void ExpectFolderAgrees(const std::string& folder, const Reference& reference, d
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
     EXPECT_EQ(*(*tokenizer)->Encode(reference.prompt, false), reference.prompt_ids);
   }
-  ExactBackend backend((*model)->config().cache_shape());
+  ExactBackend backend((*model)->config());
   Chains chains(model->get(), &backend, 2);
   const double worst = ExpectAgrees(reference, tolerance, &chains);
   std::cout << folder << ": worst logit error " << worst << " over " << reference.rows.size()

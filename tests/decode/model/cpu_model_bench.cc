@@ -15,22 +15,24 @@
 namespace palimpsest {
 namespace {
 
-// Gives V's mean over query groups back as attention: the cheapest thing that depends on the input.
+// Gives the queries back as attention: the cheapest thing that depends on the input.
 class FreeBackend final : public Backend {
  public:
+  explicit FreeBackend(const ModelConfig& config) : query_size_(config.query_size()) {}
+
   ActivationType activation_type() const override { return ActivationType::kFloat32; }
-  absl::Status Append(int, absl::Span<const SequenceView>, absl::Span<const StepRows>,
-                      const LayerActivations&) override {
+  absl::Status BeginStep(absl::Span<const SequenceView>, absl::Span<const StepRows> rows) override {
+    row_count_ = rows.back().row + rows.back().count;
     return absl::OkStatus();
   }
-  absl::Status Attend(int, absl::Span<const SequenceView>, absl::Span<const StepRows> rows,
-                      const LayerActivations& io) override {
-    const size_t count = (rows.back().row + rows.back().count) * io.query_heads * 64;
+  absl::Status Append(int, const LayerActivations&) override { return absl::OkStatus(); }
+  absl::Status Attend(int, const LayerActivations& io) override {
+    const size_t count = row_count_ * query_size_;
     std::copy_n(static_cast<const float*>(io.q), count, static_cast<float*>(io.out));
     return absl::OkStatus();
   }
-  absl::Status MeasureSparsity(int, absl::Span<const SequenceView>, absl::Span<const StepRows>,
-                               const LayerActivations&, absl::Span<float>) override {
+  absl::Status MeasureSparsity(int, absl::Span<const uint32_t>, const LayerActivations&,
+                               absl::Span<float>) override {
     return absl::OkStatus();
   }
   absl::Status Seal(absl::Span<const SequenceView>, absl::Span<const SealOrder>) override {
@@ -43,10 +45,14 @@ class FreeBackend final : public Backend {
   absl::Status ZeroOpenGroup(uint32_t) override { return absl::OkStatus(); }
   absl::Status Read(PageOffset, absl::Span<uint8_t>) const override { return absl::OkStatus(); }
   absl::Status Synchronize() override { return absl::OkStatus(); }
+
+ private:
+  const size_t query_size_;
+  size_t row_count_ = 0;
 };
 
 std::vector<float> Step(Model& model, uint32_t batch, uint32_t tokens_each) {
-  FreeBackend backend;
+  FreeBackend backend(model.config());
   std::vector<int32_t> tokens;
   std::vector<SequenceView> views(batch);
   std::vector<StepRows> rows;

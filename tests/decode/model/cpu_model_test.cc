@@ -32,7 +32,7 @@ class AgreesWithTransformers : public testing::TestWithParam<const char*> {};
 
 TEST_P(AgreesWithTransformers, InLogitsAndInTheNext64GreedyTokens) {
   const std::unique_ptr<Model> model = Load(GetParam());
-  ExactBackend backend(model->config().cache_shape());
+  ExactBackend backend(model->config());
   Chains chains(model.get(), &backend, 2);
   const Reference reference = ReadReference(std::string(kData) + GetParam() + "/reference.json");
   ASSERT_EQ(reference.greedy_ids.size(), 64u);
@@ -64,7 +64,7 @@ double WorstDifference(const std::vector<float>& a, const std::vector<float>& b)
 TEST(CpuModel, SplittingAPromptIntoStepsDoesNotChangeItsLogits) {
   const std::unique_ptr<Model> model = Load("qwen3");
   const std::vector<int32_t> text = SomeText(50, 1);
-  ExactBackend backend(model->config().cache_shape());
+  ExactBackend backend(model->config());
   Chains chains(model.get(), &backend, 3);
   const auto whole = chains.FeedAll(0, text, 16);
   for (const uint32_t step : {1u, 5u}) {
@@ -77,9 +77,9 @@ TEST(CpuModel, SplittingAPromptIntoStepsDoesNotChangeItsLogits) {
 
 TEST(CpuModel, ARaggedBatchGivesEachSequenceTheLogitsItHasAlone) {
   const std::unique_ptr<Model> model = Load("llama-llama3-untied");
-  ExactBackend backend(model->config().cache_shape());
+  ExactBackend backend(model->config());
   Chains together(model.get(), &backend, 5);
-  ExactBackend backend_alone(model->config().cache_shape());
+  ExactBackend backend_alone(model->config());
   Chains alone(model.get(), &backend_alone, 5);
   for (int round = 0; round < 12; ++round) {
     std::vector<Feed> feeds;
@@ -107,7 +107,7 @@ TEST(CpuModel, ASyntheticModelIsTheSameForTheSameSeed) {
   for (const uint64_t seed : {1, 1, 2}) {
     auto model = NewSyntheticCpuModel(config, seed, kOptions);
     ASSERT_TRUE(model.ok()) << model.status();
-    ExactBackend backend(config.cache_shape());
+    ExactBackend backend(config);
     Chains chains(model->get(), &backend, 1);
     last.push_back(chains.FeedAll(0, SomeText(20, 0), 16).back());
   }
@@ -118,7 +118,7 @@ TEST(CpuModel, ASyntheticModelIsTheSameForTheSameSeed) {
 
 class BatchCheck : public testing::Test {
  protected:
-  BatchCheck() : model_(Load("qwen2")), backend_(model_->config().cache_shape()) {
+  BatchCheck() : model_(Load("qwen2")), backend_(model_->config()) {
     views_[0].open_group = 0;
     views_[1].open_group = 1;
   }

@@ -12,20 +12,28 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "services/decode/model/model_config.h"
 
 namespace palimpsest {
 
 class ExactBackend final : public Backend {
  public:
-  explicit ExactBackend(const CacheShape& shape) : shape_(shape) {}
+  explicit ExactBackend(const ModelConfig& config)
+      : shape_(config.cache_shape()), query_heads_(config.query_heads) {}
 
   ActivationType activation_type() const override { return ActivationType::kFloat32; }
 
-  absl::Status Append(int layer, absl::Span<const SequenceView> sequences,
-                      absl::Span<const StepRows> rows, const LayerActivations& io) override {
+  absl::Status BeginStep(absl::Span<const SequenceView> sequences,
+                         absl::Span<const StepRows> rows) override {
+    sequences_.assign(sequences.begin(), sequences.end());
+    rows_.assign(rows.begin(), rows.end());
+    return absl::OkStatus();
+  }
+
+  absl::Status Append(int layer, const LayerActivations& io) override {
     const size_t width = static_cast<size_t>(shape_.kv_heads) * shape_.head_dim;
-    for (const StepRows& part : rows) {
-      const SequenceView& view = sequences[part.sequence];
+    for (const StepRows& part : rows_) {
+      const SequenceView& view = sequences_[part.sequence];
       Lane& lane = lanes_[{layer, view.open_group}];
       const size_t first = (view.open_position + view.open_count) * width;
       lane.k.resize(first);
@@ -38,10 +46,9 @@ class ExactBackend final : public Backend {
     return absl::OkStatus();
   }
 
-  absl::Status Attend(int layer, absl::Span<const SequenceView> sequences,
-                      absl::Span<const StepRows> rows, const LayerActivations& io) override {
-    for (const StepRows& part : rows) {
-      const SequenceView& view = sequences[part.sequence];
+  absl::Status Attend(int layer, const LayerActivations& io) override {
+    for (const StepRows& part : rows_) {
+      const SequenceView& view = sequences_[part.sequence];
       for (uint32_t i = 0; i < part.count; ++i) {
         const size_t tokens = view.open_position + view.open_count + i + 1;
         AttendRow(lanes_[{layer, view.open_group}], tokens, part.row + i, io);
@@ -50,8 +57,8 @@ class ExactBackend final : public Backend {
     return absl::OkStatus();
   }
 
-  absl::Status MeasureSparsity(int, absl::Span<const SequenceView>, absl::Span<const StepRows>,
-                               const LayerActivations&, absl::Span<float>) override {
+  absl::Status MeasureSparsity(int, absl::Span<const uint32_t>, const LayerActivations&,
+                               absl::Span<float>) override {
     return absl::UnimplementedError("ExactBackend measures nothing");
   }
   absl::Status Seal(absl::Span<const SequenceView>, absl::Span<const SealOrder>) override {
@@ -76,9 +83,9 @@ class ExactBackend final : public Backend {
     const size_t dim = shape_.head_dim;
     const size_t width = shape_.kv_heads * dim;
     std::vector<double> weight(tokens);
-    for (int head = 0; head < io.query_heads; ++head) {
-      const size_t kv = static_cast<size_t>(head) / (io.query_heads / shape_.kv_heads) * dim;
-      const size_t at = (row * io.query_heads + head) * dim;
+    for (int head = 0; head < query_heads_; ++head) {
+      const size_t kv = static_cast<size_t>(head) / (query_heads_ / shape_.kv_heads) * dim;
+      const size_t at = (row * query_heads_ + head) * dim;
       const float* q = static_cast<const float*>(io.q) + at;
       double best = -HUGE_VAL;
       for (size_t t = 0; t < tokens; ++t) {
@@ -107,6 +114,9 @@ class ExactBackend final : public Backend {
   }
 
   const CacheShape shape_;
+  const int query_heads_;
+  std::vector<SequenceView> sequences_;
+  std::vector<StepRows> rows_;
   std::map<std::pair<int, uint32_t>, Lane> lanes_;  // by (layer, open group)
 };
 

@@ -21,8 +21,11 @@ class SequenceCacheTest : public testing::Test {
   void Make(ClassFormats formats, uint64_t pool_bytes = 4 << 20, uint32_t reserved = 0) {
     pool_ =
         std::make_unique<PagePool>(*PagePool::Create({.shape = kShape, .pool_bytes = pool_bytes}));
-    backend_ = *NewCpuBackend(
-        {.shape = kShape, .pool_bytes = pool_->capacity_bytes(), .open_groups = 4}, 1);
+    backend_ = *NewCpuBackend({.shape = kShape,
+                               .query_heads = 2,
+                               .pool_bytes = pool_->capacity_bytes(),
+                               .open_groups = 4},
+                              1);
     if (reserved > 0) {
       ASSERT_TRUE(pool_->Reserve(formats.of(Thought::kReasoning), reserved).ok());
     }
@@ -39,11 +42,12 @@ class SequenceCacheTest : public testing::Test {
     std::vector<float> k(kShape.kv_heads * kShape.head_dim), v(k.size());
     const SequenceView view = cache_->view();
     const StepRows rows{.sequence = 0, .row = 0, .count = 1};
+    ASSERT_TRUE(backend_->BeginStep({&view, 1}, {&rows, 1}).ok());
     for (int layer = 0; layer < kShape.layers; ++layer) {
       for (float& x : k) x = normal(random_);
       for (float& x : v) x = normal(random_);
       const LayerActivations io{.k = k.data(), .v = v.data()};
-      ASSERT_TRUE(backend_->Append(layer, {&view, 1}, {&rows, 1}, io).ok());
+      ASSERT_TRUE(backend_->Append(layer, io).ok());
     }
     cache_->CommitAppend(1);
   }

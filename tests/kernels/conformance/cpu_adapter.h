@@ -14,6 +14,7 @@ class CpuAdapter final : public DeviceAdapter {
  public:
   explicit CpuAdapter(int threads = 2) : threads_(threads) {}
 
+  bool supports(const CacheShape&) const override { return true; }
   absl::StatusOr<std::unique_ptr<Backend>> NewBackend(const BackendConfig& config) override {
     return NewCpuBackend(config, threads_);
   }

@@ -16,6 +16,9 @@ class DeviceAdapter {
  public:
   virtual ~DeviceAdapter() = default;
 
+  // False for shapes the backend has no kernels for: their tests are skipped.
+  virtual bool supports(const CacheShape& shape) const = 0;
+
   virtual absl::StatusOr<std::unique_ptr<Backend>> NewBackend(const BackendConfig& config) = 0;
 
   // Memory of `values.size()` activations in the backend's space and element type, holding
