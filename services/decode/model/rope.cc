@@ -75,6 +75,14 @@ void RotaryTable::Set(int row, uint32_t position) {
   }
 }
 
+absl::Span<const float> RotaryTable::cosines(int row) const {
+  return absl::MakeConstSpan(cos_).subspan(static_cast<size_t>(row) * half_dim_, half_dim_);
+}
+
+absl::Span<const float> RotaryTable::sines(int row) const {
+  return absl::MakeConstSpan(sin_).subspan(static_cast<size_t>(row) * half_dim_, half_dim_);
+}
+
 void RotaryTable::Rotate(int row, int heads, float* x) const {
   const float* cos = &cos_[static_cast<size_t>(row) * half_dim_];
   const float* sin = &sin_[static_cast<size_t>(row) * half_dim_];

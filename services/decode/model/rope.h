@@ -25,6 +25,10 @@ class RotaryTable {
   // is worth about 1e-3 radians. REQUIRES: row < rows_max.
   void Set(int row, uint32_t position);
 
+  // What Set computed for `row`: [head_dim / 2] each.
+  absl::Span<const float> cosines(int row) const;
+  absl::Span<const float> sines(int row) const;
+
   // Rotates `heads` heads of one row in place. `x` is [heads, head_dim].
   void Rotate(int row, int heads, float* x) const;
 

@@ -270,8 +270,8 @@ absl::StatusOr<std::unique_ptr<WeightStore>> WeightStore::Open(const std::string
   return store;
 }
 
-absl::StatusOr<std::vector<float>> WeightStore::ReadFloats(absl::string_view name,
-                                                           absl::Span<const int64_t> shape) const {
+absl::StatusOr<TensorView> WeightStore::Find(absl::string_view name,
+                                             absl::Span<const int64_t> shape) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
     return absl::NotFoundError(absl::StrCat("weights have no tensor '", name, "'"));
@@ -286,6 +286,12 @@ absl::StatusOr<std::vector<float>> WeightStore::ReadFloats(absl::string_view nam
     return absl::UnimplementedError(
         absl::StrCat("tensor '", name, "': only F32, BF16 and F16 weights are read"));
   }
+  return tensor;
+}
+
+absl::StatusOr<std::vector<float>> WeightStore::ReadFloats(absl::string_view name,
+                                                           absl::Span<const int64_t> shape) const {
+  KV_ASSIGN_OR_RETURN(const TensorView tensor, Find(name, shape));
   std::vector<float> out(static_cast<size_t>(tensor.elements()));
   CopyAsFloat(tensor, absl::MakeSpan(out));
   return out;

@@ -49,8 +49,11 @@ class WeightStore {
 
   bool Has(absl::string_view name) const { return tensors_.find(name) != tensors_.end(); }
 
-  // A float tensor as a vector. NotFound when there is none of that name, InvalidArgument when its
-  // shape is not `shape`, Unimplemented for an element type that is not F32, BF16 or F16.
+  // A float tensor where it lies. NotFound when there is none of that name, InvalidArgument when
+  // its shape is not `shape`, Unimplemented for an element type that is not F32, BF16 or F16.
+  absl::StatusOr<TensorView> Find(absl::string_view name, absl::Span<const int64_t> shape) const;
+
+  // The same, as a vector.
   absl::StatusOr<std::vector<float>> ReadFloats(absl::string_view name,
                                                 absl::Span<const int64_t> shape) const;
 

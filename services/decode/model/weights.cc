@@ -1,22 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/decode/model/weights.h"
 
-#include <cmath>
 #include <utility>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "services/decode/model/counter_random.h"
+#include "services/decode/model/tensor_names.h"
 
 namespace palimpsest {
 namespace {
-
-// One projection as it is stored; several with the same input are packed as one matrix.
-struct Projection {
-  std::string name;  // without ".weight"
-  int outputs;
-};
 
 class Packer {
  public:
@@ -24,42 +16,30 @@ class Packer {
          LinearEngine& engine)
       : config_(config), bounds_(bounds), read_(read), engine_(engine) {}
 
-  absl::StatusOr<Linear> Stack(const std::vector<Projection>& parts, int inputs, bool has_bias) {
+  absl::StatusOr<Linear> Stack(const FusedProjection& fused) {
     std::vector<float> weights;
     std::vector<float> bias;
-    int outputs = 0;
-    for (const Projection& part : parts) {
-      KV_RETURN_IF_ERROR(AppendTensor(part.name + ".weight", {part.outputs, inputs}, &weights));
-      if (has_bias) KV_RETURN_IF_ERROR(AppendTensor(part.name + ".bias", {part.outputs}, &bias));
-      outputs += part.outputs;
+    for (const Projection& part : fused.parts) {
+      KV_RETURN_IF_ERROR(AppendTensor(part.weight(), {part.outputs, fused.inputs}, &weights));
+      if (fused.has_bias) KV_RETURN_IF_ERROR(AppendTensor(part.bias(), {part.outputs}, &bias));
     }
-    return engine_.Pack(inputs, outputs, bounds_.rows_max, weights, bias);
+    return engine_.Pack(fused.inputs, fused.outputs(), bounds_.rows_max, weights, bias);
   }
 
   absl::StatusOr<LayerWeights> Layer(int layer) {
     const ModelConfig& c = config_;
-    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
-    const std::string attention = prefix + "self_attn.";
-    const std::string mlp = prefix + "mlp.";
+    const LayerTensors tensors = TensorsOfLayer(c, layer);
     LayerWeights out;
-    KV_ASSIGN_OR_RETURN(out.input_norm, read_(prefix + "input_layernorm.weight", {c.hidden_size}));
-    KV_ASSIGN_OR_RETURN(out.post_norm,
-                        read_(prefix + "post_attention_layernorm.weight", {c.hidden_size}));
+    KV_ASSIGN_OR_RETURN(out.input_norm, read_(tensors.input_norm, {c.hidden_size}));
+    KV_ASSIGN_OR_RETURN(out.post_norm, read_(tensors.post_norm, {c.hidden_size}));
     if (c.qk_norm) {
-      KV_ASSIGN_OR_RETURN(out.q_norm, read_(attention + "q_norm.weight", {c.head_dim}));
-      KV_ASSIGN_OR_RETURN(out.k_norm, read_(attention + "k_norm.weight", {c.head_dim}));
+      KV_ASSIGN_OR_RETURN(out.q_norm, read_(tensors.q_norm, {c.head_dim}));
+      KV_ASSIGN_OR_RETURN(out.k_norm, read_(tensors.k_norm, {c.head_dim}));
     }
-    KV_ASSIGN_OR_RETURN(out.qkv, Stack({{attention + "q_proj", c.query_size()},
-                                        {attention + "k_proj", c.kv_size()},
-                                        {attention + "v_proj", c.kv_size()}},
-                                       c.hidden_size, c.qkv_bias));
-    KV_ASSIGN_OR_RETURN(
-        out.output, Stack({{attention + "o_proj", c.hidden_size}}, c.query_size(), c.output_bias));
-    KV_ASSIGN_OR_RETURN(out.gate_up, Stack({{mlp + "gate_proj", c.intermediate_size},
-                                            {mlp + "up_proj", c.intermediate_size}},
-                                           c.hidden_size, c.mlp_bias));
-    KV_ASSIGN_OR_RETURN(
-        out.down, Stack({{mlp + "down_proj", c.hidden_size}}, c.intermediate_size, c.mlp_bias));
+    KV_ASSIGN_OR_RETURN(out.qkv, Stack(tensors.qkv));
+    KV_ASSIGN_OR_RETURN(out.output, Stack(tensors.output));
+    KV_ASSIGN_OR_RETURN(out.gate_up, Stack(tensors.gate_up));
+    KV_ASSIGN_OR_RETURN(out.down, Stack(tensors.down));
     return out;
   }
 
@@ -99,15 +79,15 @@ absl::StatusOr<ModelWeights> PackWeights(const ModelConfig& config, const RowBou
   Packer packer(config, bounds, read, engine);
   ModelWeights out;
   const std::vector<int64_t> table = {config.vocab_size, config.hidden_size};
-  KV_ASSIGN_OR_RETURN(out.embedding, read("model.embed_tokens.weight", table));
+  KV_ASSIGN_OR_RETURN(out.embedding, read(kEmbeddingName, table));
   for (int layer = 0; layer < config.layers; ++layer) {
     KV_ASSIGN_OR_RETURN(LayerWeights weights, packer.Layer(layer));
     out.layers.push_back(std::move(weights));
   }
-  KV_ASSIGN_OR_RETURN(out.final_norm, read("model.norm.weight", {config.hidden_size}));
+  KV_ASSIGN_OR_RETURN(out.final_norm, read(kFinalNormName, {config.hidden_size}));
   std::vector<float> untied;
   if (!config.tied_embeddings) {
-    KV_ASSIGN_OR_RETURN(untied, read("lm_head.weight", table));
+    KV_ASSIGN_OR_RETURN(untied, read(kHeadName, table));
   }
   KV_ASSIGN_OR_RETURN(out.head,
                       engine.Pack(config.hidden_size, config.vocab_size, bounds.logit_rows_max,
@@ -122,13 +102,11 @@ TensorReader SyntheticTensors(uint64_t seed) {
     size_t size = 1;
     for (const int64_t n : shape) size *= static_cast<size_t>(n);
     std::vector<float> out(size, 1.0f);
-    if (absl::EndsWith(name, "norm.weight")) return out;
-    uint64_t stream = seed;
-    for (const char c : name) stream = MixBits(stream ^ static_cast<uint8_t>(c));
-    // Uniform on +-sqrt(3 / fan_in): variance 1 / fan_in, so activations keep their size.
-    const float bound = std::sqrt(3.0f / static_cast<float>(shape.back()));
+    const SyntheticTensor tensor = SyntheticTensorOf(seed, name, shape);
+    if (tensor.ones) return out;
     for (size_t i = 0; i < size; ++i) {
-      out[i] = bound * static_cast<float>(2.0 * CounterUniform(stream, i) - 1.0);
+      const double uniform = CounterUniform(tensor.stream, i);
+      out[i] = tensor.bound * static_cast<float>(2.0 * uniform - 1.0);
     }
     return out;
   };
