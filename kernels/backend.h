@@ -36,7 +36,7 @@ using PageOffset = uint64_t;
 inline constexpr uint32_t kNoOpenGroup = ~uint32_t{0};
 
 // One sequence as kernels see it. The host owns the memory behind the spans; it must outlive the
-// call (for asynchronous backends: until Synchronize).
+// call (BeginStep's: the step), and no more: asynchronous backends copy what they still need.
 struct SequenceView {
   // Pages of each class in block-table order, indexed by Index(Thought).
   std::array<absl::Span<const PageOffset>, kThoughtCount> pages{};

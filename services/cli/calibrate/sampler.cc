@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <utility>
 
 #include "common/base/status_macros.h"
@@ -26,10 +27,13 @@ struct Chain {
 class Observer final : public LayerObserver {
  public:
   // runs[i] gets what is measured for the step's StepRows of index due[i].
-  Observer(Backend* backend, std::vector<uint32_t> due, std::vector<SparsityRun*> runs)
-      : backend_(backend), due_(std::move(due)), runs_(std::move(runs)) {}
+  Observer(Backend* backend, absl::Span<const int> layers, std::vector<uint32_t> due,
+           std::vector<SparsityRun*> runs)
+      : backend_(backend), layers_(layers), due_(std::move(due)), runs_(std::move(runs)) {}
 
-  bool wanted() const { return !due_.empty(); }
+  absl::Span<const int> layers() const override {
+    return due_.empty() ? absl::Span<const int>() : layers_;
+  }
 
   absl::Status AfterAttend(int layer, const LayerActivations& io) override {
     std::vector<float> sparsity(due_.size());
@@ -41,6 +45,7 @@ class Observer final : public LayerObserver {
 
  private:
   Backend* backend_;
+  absl::Span<const int> layers_;
   std::vector<uint32_t> due_;
   std::vector<SparsityRun*> runs_;
 };
@@ -49,7 +54,13 @@ class Sampler {
  public:
   Sampler(Model* model, Backend* backend, PagePool* pool, absl::Span<const SampledPrompt> prompts,
           const SamplerOptions& options)
-      : model_(model), backend_(backend), pool_(pool), prompts_(prompts), options_(options) {
+      : model_(model),
+        backend_(backend),
+        pool_(pool),
+        prompts_(prompts),
+        options_(options),
+        layers_(static_cast<size_t>(model->config().layers)) {
+    std::iota(layers_.begin(), layers_.end(), 0);
     runs_.resize(prompts.size());
     for (SparsityRun& run : runs_) run.by_layer.resize(model->config().layers);
     for (uint32_t i = options.batch; i > 0; --i) free_open_groups_.push_back(i - 1);
@@ -118,14 +129,15 @@ class Sampler {
       due.push_back(static_cast<uint32_t>(rows.size() - 1));
       due_runs.push_back(&runs_[chain.index]);
     }
-    std::vector<float> logits(logit_rows.size() * model_->config().vocab_size);
-    Observer observer(backend_, std::move(due), due_runs);
-    KV_RETURN_IF_ERROR(model_->Forward({.tokens = tokens,
-                                        .sequences = views,
-                                        .rows = rows,
-                                        .logit_rows = logit_rows,
-                                        .observer = observer.wanted() ? &observer : nullptr},
-                                       *backend_, absl::MakeSpan(logits)));
+    const std::vector<SampleSpec> greedy(logit_rows.size());
+    std::vector<int32_t> chosen(logit_rows.size());
+    Observer observer(backend_, layers_, std::move(due), due_runs);
+    KV_RETURN_IF_ERROR(model_->Generate({.tokens = tokens,
+                                         .sequences = views,
+                                         .rows = rows,
+                                         .logit_rows = logit_rows,
+                                         .observer = &observer},
+                                        *backend_, greedy, absl::MakeSpan(chosen)));
     progress_.samples += due_runs.size();
     for (size_t i = 0; i < stepping.size(); ++i) {
       Chain& chain = *stepping[i];
@@ -134,23 +146,21 @@ class Sampler {
         chain.prompt_done += rows[i].count;
       }
     }
-    ChooseTokens(sampling, logits);
-    return absl::OkStatus();
+    return TakeTokens(sampling, chosen);
   }
 
-  // Greedy; the first of equal logits.
-  void ChooseTokens(const std::vector<Chain*>& sampling, const std::vector<float>& logits) {
-    const auto vocab = static_cast<size_t>(model_->config().vocab_size);
+  absl::Status TakeTokens(const std::vector<Chain*>& sampling, const std::vector<int32_t>& chosen) {
     const std::vector<int32_t>& ends = model_->config().eos_ids;
     for (size_t i = 0; i < sampling.size(); ++i) {
       Chain& chain = *sampling[i];
-      const auto first = logits.begin() + static_cast<ptrdiff_t>(i * vocab);
-      chain.next_token = static_cast<int32_t>(std::max_element(first, first + vocab) - first);
+      if (chosen[i] == kNoToken) return absl::DataLossError("a logit of the model is not finite");
+      chain.next_token = chosen[i];
       ++chain.generated;
       ++progress_.tokens_generated;
       const bool stop = std::find(ends.begin(), ends.end(), chain.next_token) != ends.end();
       chain.ended = stop || chain.generated >= prompts_[chain.index].max_new_tokens;
     }
+    return absl::OkStatus();
   }
 
   absl::Status SealFullGroups() {
@@ -190,6 +200,7 @@ class Sampler {
   PagePool* pool_;
   absl::Span<const SampledPrompt> prompts_;
   const SamplerOptions& options_;
+  std::vector<int> layers_;  // all of them
   std::vector<SparsityRun> runs_;
   std::vector<Chain> chains_;
   std::vector<uint32_t> free_open_groups_;

@@ -36,8 +36,9 @@ struct SamplerProgress {
 // Called after each step. An error ends the sampling with it.
 using SamplerHandler = std::function<absl::Status(const SamplerProgress&)>;
 
-// One run a prompt, in order. ResourceExhausted when the pool cannot hold the chains; what the
-// model or the backend says otherwise.
+// One run a prompt, in order. ResourceExhausted when the pool cannot hold the chains, DataLoss when
+// a logit is not finite; what the model or the backend says otherwise. REQUIRES: the model may
+// observe every layer.
 absl::StatusOr<std::vector<SparsityRun>> SampleSparsity(Model* model, Backend* backend,
                                                         PagePool* pool,
                                                         absl::Span<const SampledPrompt> prompts,

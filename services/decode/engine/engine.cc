@@ -197,6 +197,7 @@ absl::Status Engine::RunModel() {
   tokens_.clear();
   logit_rows_.clear();
   logit_chains_.clear();
+  samples_.clear();
   stepping_.clear();
   for (const std::unique_ptr<Chain>& owned : chains_) {
     Chain& chain = *owned;
@@ -215,16 +216,18 @@ absl::Status Engine::RunModel() {
     if (!chain.prefilling() || chain.prompt_done + count == chain.prompt_tokens()) {
       logit_rows_.push_back(row + count - 1);
       logit_chains_.push_back(&chain);
+      samples_.push_back(
+          {.params = chain.request.sampling, .position = chain.prompt_tokens() + chain.new_tokens});
     }
   }
-  logits_.resize(logit_rows_.size() * model_->config().vocab_size);
+  chosen_.resize(logit_rows_.size());
   RefreshObserver refresh(backend_, stepping_);
-  return model_->Forward({.tokens = tokens_,
-                          .sequences = views_,
-                          .rows = rows_,
-                          .logit_rows = logit_rows_,
-                          .observer = refresh.wanted() ? &refresh : nullptr},
-                         *backend_, absl::MakeSpan(logits_));
+  return model_->Generate({.tokens = tokens_,
+                           .sequences = views_,
+                           .rows = rows_,
+                           .logit_rows = logit_rows_,
+                           .observer = refresh.layers().empty() ? nullptr : &refresh},
+                          *backend_, samples_, absl::MakeSpan(chosen_));
 }
 
 absl::Status Engine::CommitStep() {
@@ -238,7 +241,7 @@ absl::Status Engine::CommitStep() {
     }
     if (chain.cache->open_count() == kGroupTokens) boundary.push_back(&chain);
   }
-  ChooseTokens();
+  TakeTokens();
   KV_RETURN_IF_ERROR(boundary_.Run(boundary));
   uint64_t held_bytes = 0;
   for (Chain* chain : stepping_) {
@@ -255,24 +258,21 @@ absl::Status Engine::CommitStep() {
   return absl::OkStatus();
 }
 
-void Engine::ChooseTokens() {
-  const size_t vocabulary = model_->config().vocab_size;
+void Engine::TakeTokens() {
   for (size_t i = 0; i < logit_chains_.size(); ++i) {
     Chain& chain = *logit_chains_[i];
-    const absl::StatusOr<int32_t> token =
-        SampleToken(absl::MakeConstSpan(logits_).subspan(i * vocabulary, vocabulary),
-                    chain.request.sampling, chain.prompt_tokens() + chain.new_tokens);
-    if (!token.ok()) {
+    const int32_t token = chosen_[i];
+    if (token == kNoToken) {
       chain.finish = FinishReason::kError;
-      chain.error = token.status();
+      chain.error = absl::DataLossError("a logit is not finite: the model or its cache is broken");
       continue;
     }
-    chain.next_token = *token;
-    chain.unsent.push_back(*token);
+    chain.next_token = token;
+    chain.unsent.push_back(token);
     ++chain.new_tokens;
     ++working_.tokens_decoded;
     const std::vector<int32_t>& stops = chain.request.stop_tokens;
-    if (std::find(stops.begin(), stops.end(), *token) != stops.end()) {
+    if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
       chain.finish = FinishReason::kStop;
     } else if (chain.new_tokens == chain.request.max_new_tokens) {
       chain.finish = FinishReason::kLength;

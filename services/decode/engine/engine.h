@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The decode engine: continuous batching over a paged, compressed cache.
 //
-// One thread owns everything that runs (Step, Run). A step: hear the store, admit what fits, run
-// the model over one ragged batch (one token of each decoding chain, a chunk of each prompt),
-// choose the next tokens, and, for chains that reached a group boundary, carry out plans, seal the
+// One thread owns everything that runs (Step, Run). A step: hear the store, admit what fits, let
+// the model choose the next tokens from one ragged batch (one token of each decoding chain, a chunk
+// of each prompt), and, for chains that reached a group boundary, carry out plans, seal the
 // group, report, and plan locally where there is no store to do it.
 //
 // A step never waits for the store, unless Options::lockstep asks for it. When the pool is full a
@@ -74,7 +74,7 @@ class Engine {
   void TakeCancellations();
   void Admit();
   absl::Status RunModel();
-  void ChooseTokens();
+  void TakeTokens();
   absl::Status CommitStep();
   void FinishChains();
   void SendEvents(Chain& chain);
@@ -102,7 +102,8 @@ class Engine {
   std::vector<int32_t> tokens_;
   std::vector<uint32_t> logit_rows_;
   std::vector<Chain*> logit_chains_;
-  std::vector<float> logits_;
+  std::vector<SampleSpec> samples_;
+  std::vector<int32_t> chosen_;
 
   // Shared.
   std::atomic<uint64_t> outstanding_{0};

@@ -42,6 +42,11 @@ absl::Status Engine::CheckRequest(const GenerateRequest& request) const {
       return absl::InvalidArgumentError(
           absl::StrCat("policy.sparsity_layers: layer ", layer, ", the model has ", config.layers));
     }
+    if (!model_->may_observe(static_cast<int>(layer))) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("policy.sparsity_layers: layer ", layer,
+                       " is not one whose queries this worker's device keeps"));
+    }
   }
   KV_RETURN_IF_ERROR(CheckSamplingParams(request.sampling));
   if (!pool_.FitsEmpty(request.policy.formats.of(Thought::kReasoning), PagesToReserve(request))) {

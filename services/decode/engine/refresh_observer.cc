@@ -10,10 +10,13 @@ namespace palimpsest {
 RefreshObserver::RefreshObserver(Backend* backend, absl::Span<Chain* const> chains)
     : backend_(backend), chains_(chains) {
   for (uint32_t i = 0; i < chains_.size(); ++i) {
-    if (chains_[i]->policy->wants_sparsity() && chains_[i]->refreshes_next()) {
-      refreshing_.push_back(i);
-    }
+    if (!chains_[i]->policy->wants_sparsity() || !chains_[i]->refreshes_next()) continue;
+    refreshing_.push_back(i);
+    const std::vector<uint32_t>& layers = chains_[i]->request.policy.sparsity_layers;
+    layers_.insert(layers_.end(), layers.begin(), layers.end());
   }
+  std::sort(layers_.begin(), layers_.end());
+  layers_.erase(std::unique(layers_.begin(), layers_.end()), layers_.end());
 }
 
 absl::Status RefreshObserver::AfterAttend(int layer, const LayerActivations& io) {
@@ -26,7 +29,6 @@ absl::Status RefreshObserver::AfterAttend(int layer, const LayerActivations& io)
     wanted.push_back(i);
     targets.push_back(&chains_[i]->sparsity[place - layers.begin()]);
   }
-  if (wanted.empty()) return absl::OkStatus();
   std::vector<float> sparsity(wanted.size());
   KV_RETURN_IF_ERROR(backend_->MeasureSparsity(layer, wanted, io, absl::MakeSpan(sparsity)));
   KV_RETURN_IF_ERROR(backend_->Synchronize());

@@ -17,8 +17,8 @@ class RefreshObserver final : public LayerObserver {
   // chains[i] has the step's i-th StepRows. The span outlives the step.
   RefreshObserver(Backend* backend, absl::Span<Chain* const> chains);
 
-  // Does any chain need this step observed?
-  bool wanted() const { return !refreshing_.empty(); }
+  // What the chains that refresh want measured; none when none does.
+  absl::Span<const int> layers() const override { return layers_; }
 
   // Fills Chain::sparsity of the chains that refresh.
   absl::Status AfterAttend(int layer, const LayerActivations& io) override;
@@ -27,6 +27,7 @@ class RefreshObserver final : public LayerObserver {
   Backend* const backend_;
   const absl::Span<Chain* const> chains_;
   std::vector<uint32_t> refreshing_;  // indices into chains_
+  std::vector<int> layers_;           // ascending
 };
 
 }  // namespace palimpsest

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/decode/model/cpu_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -13,6 +14,8 @@
 #include "services/decode/model/linear.h"
 #include "services/decode/model/rope.h"
 #include "services/decode/model/safetensors.h"
+#include "services/decode/model/sampler.h"
+#include "services/decode/model/step_checks.h"
 #include "services/decode/model/weights.h"
 
 namespace palimpsest {
@@ -49,32 +52,30 @@ class CpuModel final : public Model {
         weights_(std::move(weights)),
         rotary_(config_.rope, config_.head_dim, options.rows_max),
         activations_(config_, LinearEngine::PaddedRows(options.rows_max)),
-        logits_(options.logit_rows_max > kUnpaddedLogitRows
-                    ? Activations::Size(LinearEngine::PaddedRows(options.logit_rows_max),
-                                        config_.vocab_size)
-                    : 0) {}
+        logits_(Activations::Size(LinearEngine::PaddedRows(options.logit_rows_max),
+                                  config_.vocab_size)) {}
 
   const ModelConfig& config() const override { return config_; }
   int rows_max() const override { return options_.rows_max; }
   int logit_rows_max() const override { return options_.logit_rows_max; }
+  bool may_observe(int layer) const override { return layer >= 0 && layer < config_.layers; }
   uint64_t weight_bytes() const override { return weights_.bytes; }
 
   absl::Status Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) override;
+  absl::Status Generate(const StepBatch& batch, Backend& backend,
+                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) override;
 
  private:
-  // Up to here oneDNN needs no padding, and logits go straight to the caller's buffer.
-  static constexpr int kUnpaddedLogitRows = 64;
-
-  absl::Status CheckBatch(const StepBatch& batch, const Backend& backend,
-                          absl::Span<float> logits) const;
+  absl::Status Run(const StepBatch& batch, Backend& backend);
   void Embed(const StepBatch& batch);
-  absl::Status Attention(int layer, const StepBatch& batch, Backend& backend);
+  absl::Status Attention(int layer, int rows, Backend& backend);
   void SplitHeads(const LayerWeights& layer, int rows);
   void NormAndRotate(int row, absl::Span<const float> norm, int heads, float* x) const;
   absl::Status Mlp(const LayerWeights& layer, int rows);
-  absl::Status Logits(absl::Span<const uint32_t> rows, absl::Span<float> logits);
+  absl::StatusOr<absl::Span<const float>> Logits(absl::Span<const uint32_t> rows);
   void Norm(absl::Span<const float> weight, int rows);
   void AddProjected(int rows);
+  float SoftmaxScale() const { return 1.0f / std::sqrt(static_cast<float>(config_.head_dim)); }
 
   const ModelConfig config_;
   const CpuModelOptions options_;
@@ -82,64 +83,51 @@ class CpuModel final : public Model {
   const ModelWeights weights_;
   RotaryTable rotary_;
   Activations activations_;
-  std::vector<float> logits_;  // only when logits may need padding
+  std::vector<float> logits_;  // of the rows the head may be applied to, padding included
 };
 
-absl::Status CpuModel::CheckBatch(const StepBatch& batch, const Backend& backend,
-                                  absl::Span<float> logits) const {
-  const auto bad = [](auto&&... parts) {
-    return absl::InvalidArgumentError(absl::StrCat("step: ", parts...));
-  };
-  const size_t rows = batch.tokens.size();
-  if (backend.activation_type() != ActivationType::kFloat32) {
-    return bad("a CPU model needs a backend with float activations");
-  }
-  if (rows == 0 || rows > static_cast<size_t>(options_.rows_max)) {
-    return bad(rows, " rows, allowed 1 to ", options_.rows_max);
-  }
-  size_t next = 0;
-  for (const StepRows& part : batch.rows) {
-    if (part.row != next || part.count == 0 || part.sequence >= batch.sequences.size()) {
-      return bad("rows do not tile the batch");
-    }
-    const SequenceView& view = batch.sequences[part.sequence];
-    if (view.open_count + uint64_t{part.count} > static_cast<uint64_t>(kGroupTokens)) {
-      return bad(part.count, " new tokens do not fit an open group of ", view.open_count);
-    }
-    const uint64_t end = uint64_t{view.open_position} + view.open_count + part.count;
-    if (end > static_cast<uint64_t>(config_.max_positions)) {
-      return bad("position ", end - 1, ", the model has ", config_.max_positions);
-    }
-    next += part.count;
-  }
-  if (next != rows) return bad("rows do not tile the batch");
-  for (const int32_t token : batch.tokens) {
-    if (token < 0 || token >= config_.vocab_size) {
-      return bad("token ", token, ", the vocabulary has ", config_.vocab_size);
-    }
-  }
-  const size_t wanted = batch.logit_rows.size();
-  if (wanted > static_cast<size_t>(options_.logit_rows_max) ||
-      logits.size() != wanted * static_cast<size_t>(config_.vocab_size)) {
-    return bad(wanted, " logit rows, allowed ", options_.logit_rows_max, ", into ", logits.size(),
-               " floats");
-  }
-  for (const uint32_t row : batch.logit_rows) {
-    if (row >= rows) return bad("logit row ", row, " of ", rows);
+absl::Status CpuModel::Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) {
+  KV_RETURN_IF_ERROR(CheckForward(*this, batch, logits.size()));
+  KV_RETURN_IF_ERROR(Run(batch, backend));
+  KV_ASSIGN_OR_RETURN(const absl::Span<const float> computed, Logits(batch.logit_rows));
+  std::copy(computed.begin(), computed.end(), logits.begin());
+  return absl::OkStatus();
+}
+
+absl::Status CpuModel::Generate(const StepBatch& batch, Backend& backend,
+                                absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) {
+  KV_RETURN_IF_ERROR(CheckGenerate(*this, batch, samples.size(), tokens.size()));
+  KV_RETURN_IF_ERROR(Run(batch, backend));
+  KV_ASSIGN_OR_RETURN(const absl::Span<const float> logits, Logits(batch.logit_rows));
+  const size_t vocabulary = config_.vocab_size;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const absl::StatusOr<int32_t> token = SampleToken(logits.subspan(i * vocabulary, vocabulary),
+                                                      samples[i].params, samples[i].position);
+    tokens[i] = token.ok() ? *token : kNoToken;  // SampleToken fails for one reason alone
   }
   return absl::OkStatus();
 }
 
-absl::Status CpuModel::Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) {
-  KV_RETURN_IF_ERROR(CheckBatch(batch, backend, logits));
+// Every layer of a checked batch; leaves the residual stream in `hidden`.
+absl::Status CpuModel::Run(const StepBatch& batch, Backend& backend) {
+  if (backend.activation_type() != ActivationType::kFloat32) {
+    return absl::InvalidArgumentError("a CPU model needs a backend with float activations");
+  }
   KV_RETURN_IF_ERROR(backend.BeginStep(batch.sequences, batch.rows));
   Embed(batch);
   const int rows = static_cast<int>(batch.tokens.size());
+  absl::Span<const int> observed;
+  if (batch.observer != nullptr) observed = batch.observer->layers();
   for (int layer = 0; layer < config_.layers; ++layer) {
-    KV_RETURN_IF_ERROR(Attention(layer, batch, backend));
+    KV_RETURN_IF_ERROR(Attention(layer, rows, backend));
+    if (!observed.empty() && observed.front() == layer) {
+      observed.remove_prefix(1);
+      KV_RETURN_IF_ERROR(batch.observer->AfterAttend(
+          layer, {.q = activations_.q.data(), .scale = SoftmaxScale()}));
+    }
     KV_RETURN_IF_ERROR(Mlp(weights_.layers[layer], rows));
   }
-  return Logits(batch.logit_rows, logits);
+  return absl::OkStatus();
 }
 
 // Fills the residual stream with embeddings, and the rotary table with the rows' positions.
@@ -158,28 +146,15 @@ void CpuModel::Embed(const StepBatch& batch) {
   }
 }
 
-absl::Status CpuModel::Attention(int layer, const StepBatch& batch, Backend& backend) {
+absl::Status CpuModel::Attention(int layer, int rows, Backend& backend) {
   const LayerWeights& weights = weights_.layers[layer];
   Activations& a = activations_;
-  const int rows = static_cast<int>(batch.tokens.size());
   Norm(weights.input_norm, rows);
   KV_RETURN_IF_ERROR(engine_->Apply(weights.qkv, a.normed.data(), rows, a.qkv.data()));
   SplitHeads(weights, rows);
-  LayerActivations io{.q = nullptr,
-                      .k = a.k.data(),
-                      .v = a.v.data(),
-                      .out = nullptr,
-                      .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim))};
-  KV_RETURN_IF_ERROR(backend.Append(layer, io));
-  io.q = a.q.data();
-  io.k = io.v = nullptr;
-  io.out = a.attended.data();
-  KV_RETURN_IF_ERROR(backend.Attend(layer, io));
-  if (batch.observer != nullptr) {
-    io.k = a.k.data();
-    io.v = a.v.data();
-    KV_RETURN_IF_ERROR(batch.observer->AfterAttend(layer, io));
-  }
+  KV_RETURN_IF_ERROR(backend.Append(layer, {.k = a.k.data(), .v = a.v.data()}));
+  KV_RETURN_IF_ERROR(
+      backend.Attend(layer, {.q = a.q.data(), .out = a.attended.data(), .scale = SoftmaxScale()}));
   KV_RETURN_IF_ERROR(engine_->Apply(weights.output, a.attended.data(), rows, a.projected.data()));
   AddProjected(rows);
   return absl::OkStatus();
@@ -223,19 +198,18 @@ absl::Status CpuModel::Mlp(const LayerWeights& layer, int rows) {
   return absl::OkStatus();
 }
 
-absl::Status CpuModel::Logits(absl::Span<const uint32_t> rows, absl::Span<float> logits) {
-  if (rows.empty()) return absl::OkStatus();
+// The logits of these rows, [rows, vocab_size], valid until the next call.
+absl::StatusOr<absl::Span<const float>> CpuModel::Logits(absl::Span<const uint32_t> rows) {
+  if (rows.empty()) return absl::Span<const float>();
   const size_t hidden = config_.hidden_size;
   const int wanted = static_cast<int>(rows.size());
   for (int i = 0; i < wanted; ++i) {  // gathered into `normed`, which nobody reads any more
     RmsNorm(&activations_.hidden[rows[i] * hidden], weights_.final_norm.data(), config_.rms_eps,
             hidden, &activations_.normed[i * hidden]);
   }
-  const bool padded = LinearEngine::PaddedRows(wanted) != wanted;
-  float* out = padded ? logits_.data() : logits.data();
-  KV_RETURN_IF_ERROR(engine_->Apply(weights_.head, activations_.normed.data(), wanted, out));
-  if (padded) std::memcpy(logits.data(), out, logits.size() * sizeof(float));
-  return absl::OkStatus();
+  KV_RETURN_IF_ERROR(
+      engine_->Apply(weights_.head, activations_.normed.data(), wanted, logits_.data()));
+  return absl::MakeConstSpan(logits_).first(rows.size() * config_.vocab_size);
 }
 
 void CpuModel::Norm(absl::Span<const float> weight, int rows) {

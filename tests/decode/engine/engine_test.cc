@@ -42,7 +42,7 @@ struct Outcome {
 class EngineTest : public testing::Test {
  protected:
   void Make(EngineOptions options = {}, ControlPlane* control = nullptr,
-            uint64_t pool_bytes = 16 << 20) {
+            uint64_t pool_bytes = 16 << 20, Model* model = nullptr) {
     engine_.reset();
     outcomes_.clear();
     model_ = *NewSyntheticCpuModel(TinyConfig(), 1, {.rows_max = 128, .logit_rows_max = 32});
@@ -55,8 +55,9 @@ class EngineTest : public testing::Test {
                                                .rows_max = 128},
                                               1),
                                clock_.get());
-    engine_ = std::make_unique<Engine>(options, model_.get(), backend_.get(), std::move(pool),
-                                       control, clock_.get(), nullptr);
+    engine_ =
+        std::make_unique<Engine>(options, model != nullptr ? model : model_.get(), backend_.get(),
+                                 std::move(pool), control, clock_.get(), nullptr);
   }
 
   static GenerateRequest Request(int seed, uint32_t new_tokens, const std::string& policy = "full",
@@ -97,6 +98,32 @@ class EngineTest : public testing::Test {
   std::function<void()> each_step_;
 };
 
+// A model that says of one row, at one of its steps, that its logits are not finite.
+class FailingModel final : public Model {
+ public:
+  FailingModel(Model* model, int step, size_t row) : model_(model), step_(step), row_(row) {}
+  const ModelConfig& config() const override { return model_->config(); }
+  int rows_max() const override { return model_->rows_max(); }
+  int logit_rows_max() const override { return model_->logit_rows_max(); }
+  bool may_observe(int layer) const override { return layer != 1; }
+  uint64_t weight_bytes() const override { return model_->weight_bytes(); }
+  absl::Status Forward(const StepBatch& batch, Backend& backend,
+                       absl::Span<float> logits) override {
+    return model_->Forward(batch, backend, logits);
+  }
+  absl::Status Generate(const StepBatch& batch, Backend& backend,
+                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) override {
+    const absl::Status status = model_->Generate(batch, backend, samples, tokens);
+    if (step_-- == 0) tokens[row_] = kNoToken;
+    return status;
+  }
+
+ private:
+  Model* const model_;
+  int step_;
+  const size_t row_;
+};
+
 // Thresholds that make every label come up on random attention.
 void UseLabels(GenerateRequest& request) {
   request.policy.sparsity_layers = {0, 1};
@@ -120,6 +147,35 @@ TEST_F(EngineTest, AChainSaysTheSameAloneAsInABatch) {
   for (int seed = 0; seed < 6; ++seed) {
     EXPECT_EQ(outcomes_[admissions[seed].request].tokens, alone[seed]) << "seed " << seed;
   }
+}
+
+TEST_F(EngineTest, AChainWhoseLogitsAreNotFiniteEndsWithAnErrorAndTheOthersGoOn) {
+  const auto healthy = NewSyntheticCpuModel(TinyConfig(), 1, {.rows_max = 128});
+  ASSERT_TRUE(healthy.ok());
+  FailingModel failing(healthy->get(), 20, 1);
+  Make({}, nullptr, 16 << 20, &failing);
+  const std::vector<Admission> admissions = Submit({Request(1, 60), Request(2, 60)});
+  RunAll();
+  const Outcome& good = outcomes_[admissions[0].request];
+  const Outcome& bad = outcomes_[admissions[1].request];
+  EXPECT_EQ(good.finished, FinishReason::kLength);
+  EXPECT_EQ(good.tokens.size(), 60u);
+  EXPECT_EQ(bad.finished, FinishReason::kError);
+  EXPECT_EQ(bad.error.code(), absl::StatusCode::kDataLoss);
+  EXPECT_LT(bad.tokens.size(), 60u);
+  EXPECT_EQ(engine_->Snapshot().pool.used_bytes, 0u);
+}
+
+TEST_F(EngineTest, ALayerThatTheModelDoesNotKeepTheQueriesOfIsRefused) {
+  const auto model = NewSyntheticCpuModel(TinyConfig(), 1, {.rows_max = 128});
+  ASSERT_TRUE(model.ok());
+  FailingModel keeps_layer_0(model->get(), -1, 0);
+  Make({}, nullptr, 16 << 20, &keeps_layer_0);
+  GenerateRequest request = Request(1, 10, "thinkv");
+  UseLabels(request);
+  const std::vector<Admission> admissions = Submit({request});
+  EXPECT_EQ(admissions[0].status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(admissions[0].status.message()), testing::HasSubstr("layer 1"));
 }
 
 TEST_F(EngineTest, AStopTokenEndsTheTextAndBelongsToIt) {

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/decode/model/cpu_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -125,7 +128,7 @@ class BatchCheck : public testing::Test {
 
   absl::Status Run() {
     std::vector<float> logits(wanted_.size() * model_->config().vocab_size);
-    return model_->Forward({tokens_, views_, rows_, wanted_, nullptr}, backend_,
+    return model_->Forward({tokens_, views_, rows_, wanted_, observer_}, backend_,
                            absl::MakeSpan(logits));
   }
   void ExpectRefused(const std::string& part) {
@@ -140,6 +143,7 @@ class BatchCheck : public testing::Test {
   std::vector<SequenceView> views_ = std::vector<SequenceView>(2);
   std::vector<StepRows> rows_ = {{0, 0, 2}, {1, 2, 1}};
   std::vector<uint32_t> wanted_ = {1, 2};
+  LayerObserver* observer_ = nullptr;
 };
 
 TEST_F(BatchCheck, AWellFormedBatchRuns) { EXPECT_TRUE(Run().ok()); }
@@ -182,21 +186,99 @@ TEST_F(BatchCheck, ALogitRowOutsideTheBatchIsRefused) {
   ExpectRefused("logit row 3");
 }
 
-TEST_F(BatchCheck, AnObserverSeesEveryLayerAfterItsAttention) {
-  struct Counter final : LayerObserver {
-    absl::Status AfterAttend(int layer, const LayerActivations& io) override {
-      layers.push_back(layer);
-      complete = complete && io.q != nullptr && io.k != nullptr && io.v != nullptr;
-      return absl::OkStatus();
-    }
-    std::vector<int> layers;
-    bool complete = true;
-  } counter;
-  std::vector<float> logits(2 * 256);
-  const StepBatch batch = {tokens_, views_, rows_, wanted_, &counter};
+class Counter final : public LayerObserver {
+ public:
+  explicit Counter(std::vector<int> layers) : layers_(std::move(layers)) {}
+  absl::Span<const int> layers() const override { return layers_; }
+  absl::Status AfterAttend(int layer, const LayerActivations& io) override {
+    seen.push_back(layer);
+    complete = complete && io.q != nullptr && io.scale > 0;
+    return absl::OkStatus();
+  }
+  std::vector<int> seen;
+  bool complete = true;
+
+ private:
+  const std::vector<int> layers_;
+};
+
+TEST_F(BatchCheck, AnObserverSeesTheLayersItNames) {
+  for (const std::vector<int>& layers : std::vector<std::vector<int>>{{0, 1}, {1}, {}}) {
+    Counter counter(layers);
+    observer_ = &counter;
+    EXPECT_TRUE(Run().ok());
+    EXPECT_EQ(counter.seen, layers);
+    EXPECT_TRUE(counter.complete);
+  }
+}
+
+TEST_F(BatchCheck, AnObserverOfOtherLayersOrInAnotherOrderIsRefused) {
+  for (const std::vector<int>& layers : std::vector<std::vector<int>>{{-1}, {2}, {1, 0}, {0, 0}}) {
+    Counter counter(layers);
+    observer_ = &counter;
+    ExpectRefused("cannot be observed");
+    EXPECT_TRUE(counter.seen.empty());
+  }
+}
+
+TEST_F(BatchCheck, GenerateChoosesWhatSampleTokenMakesOfTheLogits) {
+  const size_t vocabulary = model_->config().vocab_size;
+  std::vector<float> logits(wanted_.size() * vocabulary);
+  const StepBatch batch = {tokens_, views_, rows_, wanted_, nullptr};
   ASSERT_TRUE(model_->Forward(batch, backend_, absl::MakeSpan(logits)).ok());
-  EXPECT_THAT(counter.layers, testing::ElementsAre(0, 1));
-  EXPECT_TRUE(counter.complete);
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const std::vector<SampleSpec> samples = {
+        {.params = {.temperature = 3.0f, .seed = seed}, .position = 9},
+        {.params = {.temperature = seed % 2 == 0 ? 0.0f : 5.0f, .top_k = 40, .seed = seed}}};
+    std::vector<int32_t> tokens(2);
+    ASSERT_TRUE(model_->Generate(batch, backend_, samples, absl::MakeSpan(tokens)).ok());
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      EXPECT_EQ(tokens[i],
+                *SampleToken(absl::MakeConstSpan(logits).subspan(i * vocabulary, vocabulary),
+                             samples[i].params, samples[i].position));
+    }
+  }
+}
+
+TEST_F(BatchCheck, GenerateWithTooFewSamplesOrTooLittleRoomIsRefused) {
+  const StepBatch batch = {tokens_, views_, rows_, wanted_, nullptr};
+  const std::vector<SampleSpec> samples(2);
+  std::vector<int32_t> tokens(2);
+  for (const auto& [given, room] : {std::pair<size_t, size_t>{1, 2}, {2, 1}, {0, 0}}) {
+    EXPECT_EQ(model_
+                  ->Generate(batch, backend_, absl::MakeConstSpan(samples).first(given),
+                             absl::MakeSpan(tokens).first(room))
+                  .code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+}
+
+// A backend whose attention gives row 0 what no number is.
+class BrokenBackend final : public ExactBackend {
+ public:
+  explicit BrokenBackend(const ModelConfig& config)
+      : ExactBackend(config), query_size_(config.query_size()) {}
+  absl::Status Attend(int layer, const LayerActivations& io) override {
+    const absl::Status status = ExactBackend::Attend(layer, io);
+    std::fill_n(static_cast<float*>(io.out), query_size_, NAN);
+    return status;
+  }
+
+ private:
+  const int query_size_;
+};
+
+TEST_F(BatchCheck, LogitsThatAreNotFiniteGiveNoToken) {
+  BrokenBackend broken(model_->config());
+  wanted_ = {0, 2};
+  std::vector<int32_t> tokens(2, 77);
+  const std::vector<SampleSpec> samples(2);
+  ASSERT_TRUE(model_
+                  ->Generate({tokens_, views_, rows_, wanted_, nullptr}, broken, samples,
+                             absl::MakeSpan(tokens))
+                  .ok());
+  EXPECT_EQ(tokens[0], kNoToken);
+  EXPECT_GE(tokens[1], 0);
 }
 
 TEST(CpuModelFactory, AFolderWithoutAModelIsNotFound) {

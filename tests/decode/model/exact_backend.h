@@ -16,7 +16,7 @@
 
 namespace palimpsest {
 
-class ExactBackend final : public Backend {
+class ExactBackend : public Backend {
  public:
   explicit ExactBackend(const ModelConfig& config)
       : shape_(config.cache_shape()), query_heads_(config.query_heads) {}
