@@ -33,10 +33,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 PAGE = 16
-ROTATE_BYTES = 512 << 20  # ten times an H100's L2 cache
+ROTATE_BYTES = 256 << 20  # five times an H100's L2 cache
 LAYERS_MAX = 128
-# |out - exact| / |exact| (Euclidean): bf16 outputs and probabilities; some round them to E4M3.
-ERROR_MAX = {"bf16": 1 / 64, "fp8": 1 / 16}
+# |out - exact| / |exact| (Euclidean): bf16 outputs and probabilities; xqa rounds more to E4M3.
+ERROR_MAX = {"bf16": 1 / 64, "fp8": 1 / 8}
 QUERY_DEVIATION = 2.0  # peaked enough for a lost token to show
 
 

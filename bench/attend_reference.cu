@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cuda_bf16.h>
+#include <cuda_fp8.h>
+
+#include "bench/attend_reference.h"
+#include "bench/gpu/random_bits.cuh"
+
+namespace palimpsest::bench {
+namespace {
+
+constexpr int kWarps = 8;
+constexpr int kHeadDimMax = 256;
+
+__device__ float E4m3(uint8_t code) {
+  return __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
+}
+
+__device__ float E2m1(uint32_t code) {
+  constexpr float kMagnitudes[] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+  const float magnitude = kMagnitudes[code & 7];
+  return code & 8 ? -magnitude : magnitude;
+}
+
+__device__ float Ternary(uint32_t code) {  // bit 0: magnitude, bit 1: sign
+  return code & 1 ? (code & 2 ? -1.0f : 1.0f) : 0.0f;
+}
+
+// Channel c of a slot. A word holds n channels: even ones in its low half, odd ones in its high
+// half.
+__device__ float Channel(Format format, const uint8_t* data, const uint8_t* scales, int c) {
+  constexpr int kBits[] = {16, 8, 4, 2};
+  constexpr float kSecondLevel[] = {1.0f, 1.0f / 256, 1.0f / 4, 1.0f / 4};
+  const int bits = kBits[static_cast<int>(format)];
+  const int n = 32 / bits;
+  const int element = c % n / 2 + c % 2 * (n / 2);
+  const uint32_t word = reinterpret_cast<const uint32_t*>(data)[c / n];
+  const uint32_t code = word >> (element * bits) & ((1u << bits) - 1);
+  if (format == Format::kBf16) return __uint_as_float(code << 16);
+  const float scale = E4m3(scales[c / kChannelsPerScale]) * kSecondLevel[static_cast<int>(format)];
+  if (format == Format::kFp8) return E4m3(code) * scale;
+  return (format == Format::kNvfp4 ? E2m1(code) : Ternary(code)) * scale;
+}
+
+// One token of one lane.
+struct Token {
+  PageFormat format;
+  const uint8_t *k_data, *k_scales, *v_data, *v_scales;
+};
+
+// The online softmax of one warp; a thread has channels lane, lane + 32, ...
+struct WarpState {
+  float max = -INFINITY, sum = 0, v_max = 0;
+  float acc[kHeadDimMax / 32] = {};
+
+  __device__ void Fold(const Token& token, const float* q, int head_dim, float scale) {
+    const int lane = threadIdx.x % 32;
+    float logit = 0;
+    for (int c = lane; c < head_dim; c += 32) {
+      logit += q[c] * Channel(token.format.k, token.k_data, token.k_scales, c);
+    }
+    for (int step = 16; step > 0; step /= 2) logit += __shfl_xor_sync(~0u, logit, step);
+    logit *= scale;
+    const float new_max = fmaxf(max, logit);
+    const float shrink = expf(max - new_max), weight = expf(logit - new_max);
+    max = new_max;
+    sum = sum * shrink + weight;
+    for (int c = lane, i = 0; c < head_dim; c += 32, ++i) {
+      const float v = Channel(token.format.v, token.v_data, token.v_scales, c);
+      v_max = fmaxf(v_max, fabsf(v));
+      acc[i] = acc[i] * shrink + weight * v;
+    }
+  }
+};
+
+__device__ Token TokenOfPage(const PageLayout& at, const uint8_t* lane, int slot) {
+  const int dim = at.shape.head_dim;
+  constexpr int kBits[] = {16, 8, 4, 2};
+  const int k_bytes = dim * kBits[static_cast<int>(at.format.k)] / 8;
+  const int v_bytes = dim * kBits[static_cast<int>(at.format.v)] / 8;
+  const int scale_bytes = dim / kChannelsPerScale;
+  return {at.format, lane + slot * k_bytes, lane + at.k_scales_offset + slot * scale_bytes,
+          lane + at.v_data_offset + slot * v_bytes, lane + at.v_scales_offset + slot * scale_bytes};
+}
+
+// Grid: (query_heads, batch). A warp takes every kWarps-th page; the first one the open group too.
+__global__ void ReferenceKernel(PagesOnDevice on, int layer, uint32_t open_count,
+                                const __nv_bfloat16* q, float scale, float* out, float* v_max) {
+  const int dim = on.pool.head_dim, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int head = blockIdx.x / (on.pool.query_heads / on.pool.kv_heads);
+  const uint64_t lane_index = uint64_t(layer) * on.pool.kv_heads + head;
+  const uint64_t row = uint64_t{blockIdx.y} * gridDim.x + blockIdx.x;
+  __shared__ float query[kHeadDimMax], max[kWarps], sum[kWarps], acc[kWarps][kHeadDimMax];
+  for (int c = threadIdx.x; c < dim; c += blockDim.x) query[c] = __bfloat162float(q[row * dim + c]);
+  __syncthreads();
+
+  WarpState state;
+  for (uint32_t p = warp; p < on.pages_each; p += kWarps) {
+    const PageRef ref = on.pages[uint64_t{blockIdx.y} * on.pages_each + p];
+    const PageLayout& at = on.layouts[ref % kPageAlignment];
+    const uint8_t* page = on.pool.pages + ref / kPageAlignment * kPageAlignment;
+    const uint32_t live =
+        *reinterpret_cast<const uint16_t*>(page + at.masks_offset + lane_index * 2);
+    for (int slot = 0; slot < kSlotsPerPage; ++slot) {
+      if (live >> slot & 1) {
+        state.Fold(TokenOfPage(at, page + lane_index * at.lane_bytes, slot), query, dim, scale);
+      }
+    }
+  }
+  const uint64_t lanes = uint64_t(on.pool.layers) * on.pool.kv_heads;
+  const uint8_t* open =
+      on.pool.open_groups + (blockIdx.y * lanes + lane_index) * 2 * kGroupTokens * dim * 2;
+  for (uint32_t t = 0; warp == 0 && t < open_count; ++t) {
+    const uint8_t* k = open + t * dim * 2;
+    state.Fold({{}, k, nullptr, k + kGroupTokens * dim * 2, nullptr}, query, dim, scale);
+  }
+
+  for (int c = lane, i = 0; c < dim; c += 32, ++i) acc[warp][c] = state.acc[i];
+  if (lane == 0) max[warp] = state.max, sum[warp] = state.sum;
+  // Floats of one sign order as their bits do.
+  atomicMax(reinterpret_cast<int*>(v_max), __float_as_int(state.v_max));
+  __syncthreads();
+  for (int c = threadIdx.x; c < dim; c += blockDim.x) {
+    float all_max = -INFINITY, all_sum = 0, all = 0;
+    for (int w = 0; w < kWarps; ++w) all_max = fmaxf(all_max, max[w]);
+    for (int w = 0; w < kWarps; ++w) {
+      const float share = max[w] == -INFINITY ? 0.0f : expf(max[w] - all_max);
+      all_sum += share * sum[w];
+      all += share * acc[w][c];
+    }
+    out[row * dim + c] = all / all_sum;
+  }
+}
+
+// A thread a (page, lane).
+__global__ void PunchHolesKernel(PagesOnDevice on, const uint8_t* live, uint64_t seed) {
+  const uint64_t lanes = uint64_t(on.pool.layers) * on.pool.kv_heads;
+  const uint64_t i = uint64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= on.batch * on.pages_each * lanes) return;
+  const PageRef ref = on.pages[i / lanes];
+  const PageLayout& at = on.layouts[ref % kPageAlignment];
+  uint8_t* page = on.pool.pages + ref / kPageAlignment * kPageAlignment;
+  uint32_t mask = 0xffff;
+  uint64_t bits = RandomBits(seed, i);
+  for (int left = kSlotsPerPage; left > live[i / lanes % on.pages_each]; --left) {
+    const int nth = bits % left;  // the nth live slot dies
+    bits /= left;                 // 16! < 2^64: enough bits for all of them
+    mask &= ~(1u << __fns(mask, 0, nth + 1));
+  }
+  *reinterpret_cast<uint16_t*>(page + at.masks_offset + i % lanes * 2) = mask;
+}
+
+}  // namespace
+
+cudaError_t ReferenceAttend(const PagesOnDevice& on, int layer, uint32_t open_count, const void* q,
+                            float scale, float* out, float* v_max, cudaStream_t stream) {
+  const dim3 grid(on.pool.query_heads, on.batch);
+  ReferenceKernel<<<grid, kWarps * 32, 0, stream>>>(
+      on, layer, open_count, static_cast<const __nv_bfloat16*>(q), scale, out, v_max);
+  return cudaGetLastError();
+}
+
+cudaError_t PunchHoles(const PagesOnDevice& on, const uint8_t* live, uint64_t seed,
+                       cudaStream_t stream) {
+  constexpr uint64_t kThreads = 256;
+  const uint64_t count = uint64_t{on.batch} * on.pages_each * on.pool.layers * on.pool.kv_heads;
+  PunchHolesKernel<<<(count + kThreads - 1) / kThreads, kThreads, 0, stream>>>(on, live, seed);
+  return cudaGetLastError();
+}
+
+}  // namespace palimpsest::bench
