@@ -28,14 +28,7 @@ PoolMemory::Bytes PoolMemory::AllocateZeroed(uint64_t bytes) {
 }
 
 absl::StatusOr<PoolMemory> PoolMemory::Allocate(const BackendConfig& config) {
-  PoolMemory memory;
-  memory.config_ = config;
-  for (int k = 0; k < kFormatCount; ++k) {
-    for (int v = 0; v < kFormatCount; ++v) {
-      memory.layouts_[k][v] =
-          MakePageLayout(config.shape, {static_cast<Format>(k), static_cast<Format>(v)});
-    }
-  }
+  PoolMemory memory(config);
   const uint64_t open_bytes = config.open_groups * uint64_t{OpenGroupBytes(config.shape)};
   memory.pool_ = AllocateZeroed(config.pool_bytes);
   memory.open_ = AllocateZeroed(open_bytes);

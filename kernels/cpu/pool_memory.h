@@ -3,12 +3,11 @@
 // backend is made. Everything else in kernels/cpu borrows it.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "kernels/backend.h"
+#include "kernels/pool_layout.h"
 
 namespace palimpsest {
 
@@ -30,11 +29,10 @@ class PoolMemory {
   // ResourceExhausted when the memory is not to be had. REQUIRES: `config` was checked.
   static absl::StatusOr<PoolMemory> Allocate(const BackendConfig& config);
 
-  const BackendConfig& config() const { return config_; }
-  const CacheShape& shape() const { return config_.shape; }
-  const PageLayout& layout(PageFormat format) const {
-    return layouts_[static_cast<size_t>(format.k)][static_cast<size_t>(format.v)];
-  }
+  const PoolLayout& layout() const { return layout_; }
+  const BackendConfig& config() const { return layout_.config(); }
+  const CacheShape& shape() const { return layout_.shape(); }
+  const PageLayout& layout(PageFormat format) const { return layout_.page(format); }
 
   uint8_t* page(PageOffset offset) const { return pool_.get() + offset; }
   LaneRef lane(PageFormat format, PageOffset page, int layer, int kv_head) const;
@@ -43,18 +41,18 @@ class PoolMemory {
   uint16_t* open_keys(uint32_t group, int layer, int kv_head) const;
   uint16_t* open_values(uint32_t group, int layer, int kv_head) const;
   uint8_t* open_group(uint32_t group) const {
-    return open_.get() + group * OpenGroupBytes(config_.shape);
+    return open_.get() + group * OpenGroupBytes(shape());
   }
 
  private:
   struct Free {
     void operator()(uint8_t* p) const;
   };
+  explicit PoolMemory(const BackendConfig& config) : layout_(config) {}
   using Bytes = std::unique_ptr<uint8_t[], Free>;
   static Bytes AllocateZeroed(uint64_t bytes);
 
-  BackendConfig config_;
-  std::array<std::array<PageLayout, kFormatCount>, kFormatCount> layouts_{};
+  PoolLayout layout_;
   Bytes pool_;
   Bytes open_;
 };

@@ -8,11 +8,9 @@
 #include <cstdint>
 
 #include "kernels/cpu/attention_state.h"
-#include "kernels/layout.h"
+#include "kernels/pool_layout.h"
 
 namespace palimpsest {
-
-inline constexpr int kMaxHeadDim = 256;
 
 // A cache line, so that no vector of a tile straddles two. Only speed depends on it, and GCC 12's
 // AddressSanitizer does not keep it for locals (detect_stack_use_after_return): 32 there.

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/checks.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+
+namespace palimpsest {
+namespace {
+
+constexpr size_t kUsualBatch = 64;  // inline room for per-call bookkeeping
+constexpr uint32_t kRowsMax = 65536;
+using Interval = std::pair<uint64_t, uint64_t>;  // [first, second)
+
+template <typename... Parts>
+absl::Status Invalid(const Parts&... parts) {
+  return absl::InvalidArgumentError(absl::StrCat(parts...));
+}
+
+template <typename Intervals>
+bool Overlap(Intervals& intervals) {
+  std::sort(intervals.begin(), intervals.end());
+  for (size_t i = 1; i < intervals.size(); ++i) {
+    if (intervals[i].first < intervals[i - 1].second) return true;
+  }
+  return false;
+}
+
+bool Known(PageFormat format) {
+  return static_cast<int>(format.k) < kFormatCount && static_cast<int>(format.v) < kFormatCount;
+}
+
+absl::Status CheckPages(const PoolLayout& pool, const SequenceView& view, Thought thought) {
+  const PageFormat format = view.formats.of(thought);
+  if (!Known(format)) return Invalid("unknown page format for class ", Letter(thought));
+  const uint64_t page_bytes = pool.page(format).page_bytes;
+  const uint64_t pool_bytes = pool.config().pool_bytes;
+  for (const PageOffset page : view.pages[Index(thought)]) {
+    if (page % kPageAlignment != 0 || page_bytes > pool_bytes || page > pool_bytes - page_bytes) {
+      return Invalid("page offset ", page, " of class ", Letter(thought),
+                     " is unaligned or outside the pool of ", pool_bytes, " bytes");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// No page of these sequences overlaps another: what must hold before pages are written.
+absl::Status CheckPagesDisjoint(const PoolLayout& pool,
+                                absl::Span<const SequenceView* const> sequences) {
+  std::vector<Interval> pages;
+  for (const SequenceView* view : sequences) {
+    for (const Thought thought : kThoughts) {
+      const uint64_t bytes = pool.page(view->formats.of(thought)).page_bytes;
+      for (const PageOffset page : view->pages[Index(thought)]) {
+        pages.emplace_back(page, page + bytes);
+      }
+    }
+  }
+  if (Overlap(pages)) return Invalid("two pages of a call overlap");
+  return absl::OkStatus();
+}
+
+// What Seal and Anneal orders have in common.
+template <typename Order>
+absl::Status CheckOrders(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
+                         absl::Span<const Order> orders) {
+  KV_RETURN_IF_ERROR(CheckSequences(pool, sequences));
+  std::vector<const SequenceView*> written;
+  written.reserve(orders.size());
+  for (const Order& order : orders) {
+    if (order.sequence >= sequences.size()) return Invalid("no sequence ", order.sequence);
+    if (static_cast<int>(order.thought) >= kThoughtCount) return Invalid("unknown thought class");
+    written.push_back(&sequences[order.sequence]);
+  }
+  std::sort(written.begin(), written.end());
+  written.erase(std::unique(written.begin(), written.end()), written.end());
+  return CheckPagesDisjoint(pool, written);
+}
+
+}  // namespace
+
+absl::Status CheckConfig(const BackendConfig& config) {
+  const CacheShape& shape = config.shape;
+  if (shape.layers < 1 || shape.kv_heads < 1 || shape.layers > 1024 || shape.kv_heads > 1024) {
+    return Invalid("layers and kv_heads must be in 1..1024, got ", shape.layers, " and ",
+                   shape.kv_heads);
+  }
+  if (shape.head_dim < kChannelsPerScale || shape.head_dim > kMaxHeadDim ||
+      shape.head_dim % kChannelsPerScale != 0) {
+    return Invalid("head_dim must be a multiple of 16 in 16..", kMaxHeadDim, ", got ",
+                   shape.head_dim);
+  }
+  if (config.query_heads < 1 || config.query_heads % shape.kv_heads != 0) {
+    return Invalid("query_heads must be a positive multiple of kv_heads (", shape.kv_heads,
+                   "), got ", config.query_heads);
+  }
+  if (config.rows_max < 1 || config.rows_max > kRowsMax) {
+    return Invalid("rows_max must be in 1..", kRowsMax, ", got ", config.rows_max);
+  }
+  if (config.pool_bytes > std::numeric_limits<int64_t>::max() / 2) {
+    return Invalid("pool_bytes is out of range: ", config.pool_bytes);
+  }
+  if (config.open_groups > (uint32_t{1} << 20)) {
+    return Invalid("open_groups is out of range: ", config.open_groups);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSequences(const PoolLayout& pool, absl::Span<const SequenceView> sequences) {
+  for (const SequenceView& view : sequences) {
+    for (const Thought thought : kThoughts) {
+      KV_RETURN_IF_ERROR(CheckPages(pool, view, thought));
+    }
+    if (view.open_count > kGroupTokens) return Invalid("open_count ", view.open_count, " > 16");
+    const bool none = view.open_group == kNoOpenGroup;
+    if (none ? view.open_count != 0 : view.open_group >= pool.config().open_groups) {
+      return Invalid("open group ", view.open_group, " with ", view.open_count,
+                     " tokens; there are ", pool.config().open_groups, " open groups");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRows(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
+                       absl::Span<const StepRows> rows) {
+  absl::InlinedVector<Interval, kUsualBatch> named, groups, used;
+  for (const StepRows& r : rows) {
+    if (r.sequence >= sequences.size()) return Invalid("no sequence ", r.sequence, " in this step");
+    const SequenceView& view = sequences[r.sequence];
+    if (r.count < 1 || r.count > kGroupTokens || view.open_count + r.count > kGroupTokens) {
+      return Invalid("sequence ", r.sequence, ": ", r.count, " rows do not fit behind ",
+                     view.open_count, " open tokens");
+    }
+    if (view.open_group >= pool.config().open_groups) {
+      return Invalid("sequence ", r.sequence, " has no open group");
+    }
+    if (uint64_t{r.row} + r.count > pool.config().rows_max) {
+      return Invalid("rows up to ", uint64_t{r.row} + r.count, " in a step; rows_max is ",
+                     pool.config().rows_max);
+    }
+    named.emplace_back(r.sequence, uint64_t{r.sequence} + 1);
+    groups.emplace_back(view.open_group, uint64_t{view.open_group} + 1);
+    used.emplace_back(r.row, uint64_t{r.row} + r.count);
+  }
+  if (Overlap(named)) return Invalid("a sequence is named twice in one step");
+  if (Overlap(groups)) return Invalid("two sequences of one step share an open group");
+  if (Overlap(used)) return Invalid("rows of two sequences overlap");
+  return absl::OkStatus();
+}
+
+absl::Status CheckLayer(const PoolLayout& pool, int layer) {
+  if (layer >= 0 && layer < pool.shape().layers) return absl::OkStatus();
+  return Invalid("layer ", layer, " of ", pool.shape().layers);
+}
+
+absl::Status CheckRange(const PoolLayout& pool, PageOffset offset, uint64_t bytes) {
+  const uint64_t pool_bytes = pool.config().pool_bytes;
+  if (offset <= pool_bytes && bytes <= pool_bytes - offset) return absl::OkStatus();
+  return Invalid(bytes, " bytes at ", offset, " lie outside the pool of ", pool_bytes, " bytes");
+}
+
+absl::Status CheckOpenGroup(const PoolLayout& pool, uint32_t open_group) {
+  if (open_group < pool.config().open_groups) return absl::OkStatus();
+  return Invalid("no open group ", open_group, " of ", pool.config().open_groups);
+}
+
+absl::Status CheckWanted(absl::Span<const uint32_t> wanted, size_t rows, size_t results) {
+  if (wanted.size() != results) {
+    return Invalid("room for ", results, " results of ", wanted.size());
+  }
+  for (const uint32_t index : wanted) {
+    if (index >= rows) return Invalid("no rows ", index, " in a step of ", rows);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSeal(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
+                       absl::Span<const SealOrder> orders) {
+  KV_RETURN_IF_ERROR(CheckOrders(pool, sequences, orders));
+  std::vector<Interval> named;
+  named.reserve(orders.size());
+  for (const SealOrder& order : orders) {
+    named.emplace_back(order.sequence, uint64_t{order.sequence} + 1);
+  }
+  if (Overlap(named)) return Invalid("a sequence is sealed twice in one call");
+  return absl::OkStatus();
+}
+
+absl::Status CheckAnneal(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
+                         absl::Span<const AnnealOrder> orders) {
+  KV_RETURN_IF_ERROR(CheckOrders(pool, sequences, orders));
+  for (const AnnealOrder& order : orders) {
+    if (order.selector != Selector::kKMeansMedoids && order.selector != Selector::kMostRecent) {
+      return Invalid("unknown selector");
+    }
+    if (order.first_position > order.end_position) {
+      return Invalid("a segment ends before it begins");
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace palimpsest

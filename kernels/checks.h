@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a wrong caller could pass, refused before a byte is changed, by every backend alike. All
+// return InvalidArgument. What can be said of activations depends on where they are, so that is
+// each backend's own.
+#pragma once
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "kernels/backend.h"
+#include "kernels/pool_layout.h"
+
+namespace palimpsest {
+
+// Every dimension positive, head_dim a multiple of 16 and at most kMaxHeadDim, query_heads a
+// multiple of kv_heads, rows_max 1..65536; the pool's size must not overflow.
+absl::Status CheckConfig(const BackendConfig& config);
+
+// Formats known, pages aligned and inside the pool, open group and open_count in range.
+absl::Status CheckSequences(const PoolLayout& pool, absl::Span<const SequenceView> sequences);
+
+// Rows name existing sequences, each at most once, with 1..16 rows that fit in the open group and
+// overlap no other sequence's, and lie below rows_max; no two of them share an open group.
+absl::Status CheckRows(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
+                       absl::Span<const StepRows> rows);
+
+absl::Status CheckLayer(const PoolLayout& pool, int layer);
+
+// `wanted` indexes the step's rows, and there is room for as many results.
+absl::Status CheckWanted(absl::Span<const uint32_t> wanted, size_t rows, size_t results);
+
+// Views as above, orders that name one of them and a class, no sequence sealed twice, and no
+// overlap between the pages of the sequences named.
+absl::Status CheckSeal(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
+                       absl::Span<const SealOrder> orders);
+// The same; several segments of one sequence are fine. Selectors known, segments forwards.
+absl::Status CheckAnneal(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
+                         absl::Span<const AnnealOrder> orders);
+
+// `bytes` bytes at `offset` lie inside the pool.
+absl::Status CheckRange(const PoolLayout& pool, PageOffset offset, uint64_t bytes);
+absl::Status CheckOpenGroup(const PoolLayout& pool, uint32_t open_group);
+
+}  // namespace palimpsest

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// A backend's configuration with the layouts of all sixteen kinds of page worked out: what the
+// checks and every backend need to know of a pool, wherever its memory is.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "kernels/backend.h"
+
+namespace palimpsest {
+
+inline constexpr int kMaxHeadDim = 256;  // of any backend
+
+class PoolLayout {
+ public:
+  explicit PoolLayout(const BackendConfig& config) : config_(config) {
+    for (int k = 0; k < kFormatCount; ++k) {
+      for (int v = 0; v < kFormatCount; ++v) {
+        pages_[k][v] =
+            MakePageLayout(config.shape, {static_cast<Format>(k), static_cast<Format>(v)});
+      }
+    }
+  }
+
+  const BackendConfig& config() const { return config_; }
+  const CacheShape& shape() const { return config_.shape; }
+  const PageLayout& page(PageFormat format) const {
+    return pages_[static_cast<size_t>(format.k)][static_cast<size_t>(format.v)];
+  }
+  uint64_t smallest_page_bytes() const {
+    return page({Format::kTernary, Format::kTernary}).page_bytes;
+  }
+  // No more pages than this are in the pool at once.
+  uint64_t pages_max() const { return config_.pool_bytes / smallest_page_bytes(); }
+
+ private:
+  BackendConfig config_;
+  std::array<std::array<PageLayout, kFormatCount>, kFormatCount> pages_{};
+};
+
+}  // namespace palimpsest
