@@ -38,8 +38,8 @@ constexpr Values<StatsResult> kStatsResults = {"ok", "duplicate", "stale", "inva
 constexpr Values<OrderKind> kOrderKinds = {"quantize", "evict"};
 constexpr Values<OrderResult> kOrderResults = {"applied", "duplicate", "stale_epoch",
                                                "refused", "expired",   "failed"};
-constexpr Values<KernelKind> kKernels = {"append", "attend",   "seal",
-                                         "anneal", "sparsity", "matmul"};
+constexpr Values<KernelKind> kKernels = {"append",   "attend", "seal",  "anneal",
+                                         "sparsity", "matmul", "device"};
 constexpr Values<SavedBy> kSavedBy = {"quantize", "evict"};
 constexpr Values<DecodePhase> kPhases = {"prefill", "decode"};
 constexpr Values<PeerRole> kRoles = {"store", "worker"};
@@ -245,7 +245,11 @@ std::unique_ptr<WorkerMetrics> NewWorkerMetrics(prometheus::Registry* registry,
       .decode_step_duration_seconds =
           make.One<Histogram>("decode_step_duration_seconds", "One step of the batch.", kLong),
       .kernel_duration_seconds = ByLabel<Histogram, KernelKind>(make.Each<Histogram>(
-          "kernel_duration_seconds", "Time in a kernel, by kernel.", "kernel", kKernels, kShort)),
+          "kernel_duration_seconds",
+          "Time in a kernel, by kernel, in a step on the CPU. A GPU works behind the host's back: "
+          "there the others stay empty, and `device` is what a step waited for, the model and the "
+          "page work ordered since the step before.",
+          "kernel", kKernels, kShort)),
       .pages_zeroed_total = make.One<Counter>(
           "pages_zeroed_total", "Pages zeroed on release, before anyone else gets them."),
       .store_fallback_active = make.One<Gauge>(

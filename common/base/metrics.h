@@ -52,7 +52,16 @@ enum class OrderResult : uint8_t {
   kFailed,
   kCount
 };
-enum class KernelKind : uint8_t { kAppend, kAttend, kSeal, kAnneal, kSparsity, kMatmul, kCount };
+enum class KernelKind : uint8_t {
+  kAppend,
+  kAttend,
+  kSeal,
+  kAnneal,
+  kSparsity,
+  kMatmul,
+  kDevice,
+  kCount
+};
 enum class SavedBy : uint8_t { kQuantize, kEvict, kCount };
 enum class DecodePhase : uint8_t { kPrefill, kDecode, kCount };
 enum class PeerRole : uint8_t { kStore, kWorker, kCount };
@@ -231,7 +240,7 @@ struct WorkerMetrics {
   ByLabel<prometheus::Counter, DecodePhase> decode_tokens_total;
   // One step of the batch.
   prometheus::Histogram& decode_step_duration_seconds;
-  // Time in a kernel, by kernel.
+  // Time in a kernel, by kernel; on a device, where the host cannot tell them apart, kDevice alone.
   ByLabel<prometheus::Histogram, KernelKind> kernel_duration_seconds;
   // Pages zeroed on release, before anyone else gets them.
   prometheus::Counter& pages_zeroed_total;

@@ -20,9 +20,8 @@
 #include "common/base/status_macros.h"
 #include "common/policy/calibration_file.h"
 #include "common/rpc/rpc_status.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "services/decode/device/device.h"
 #include "services/decode/engine/engine.h"
-#include "services/decode/model/cpu_model.h"
 #include "services/decode/model/fingerprint.h"
 #include "services/decode/server/decode_server.h"
 #include "services/decode/store_client/store_client.h"
@@ -37,16 +36,22 @@ int Threads(const WorkerSettings& settings) {
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-absl::Status UseCalibration(const WorkerSettings& settings, Log& log, EngineOptions& options) {
+absl::Status UseCalibration(const WorkerSettings& settings, const ModelSource& source, Log& log,
+                            EngineOptions& options) {
   std::string path = settings.calibration;
+  if (source.is_synthetic()) {
+    if (path.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        "calibration: random weights have none; allowed with --model only");
+  }
   if (path.empty()) {
-    path = absl::StrCat(settings.model, "/calibration.json");
+    path = absl::StrCat(source.folder, "/calibration.json");
     if (!std::filesystem::exists(path)) {
       log.Warning("no calibration: every thought is one class", {{"looked_for", path}});
       return absl::OkStatus();
     }
   }
-  KV_ASSIGN_OR_RETURN(const std::string fingerprint, FingerprintModel(settings.model));
+  KV_ASSIGN_OR_RETURN(const std::string fingerprint, FingerprintModel(source.folder));
   KV_ASSIGN_OR_RETURN(const CalibrationFile file, LoadCalibration(path, fingerprint));
   options.sparsity_layers = file.calibration.sparsity_layers;
   options.theta = file.calibration.theta;
@@ -57,44 +62,56 @@ absl::Status UseCalibration(const WorkerSettings& settings, Log& log, EngineOpti
 // Everything a worker is made of, in the order it is built and torn down.
 struct Worker {
   std::unique_ptr<Clock> clock = NewSteadyClock();
-  std::unique_ptr<Model> model;
+  ModelSource source;
+  std::string device;
   std::unique_ptr<TimedBackend> backend;
+  std::unique_ptr<Model> model;  // may use the backend's device
   std::unique_ptr<StoreClientObserver> store_observer;
   std::unique_ptr<ControlPlane> control;
   std::unique_ptr<EngineObserver> observer;
   std::unique_ptr<Engine> engine;
 };
 
+// The model and the backend, on what the settings say. Fills in what the worker tells of them.
+absl::Status BuildDevice(const WorkerSettings& settings, const PagePool& pool, Log* log,
+                         Worker& worker) {
+  KV_ASSIGN_OR_RETURN(Device device,
+                      NewDevice({.choice = settings.device,
+                                 .source = worker.source,
+                                 .pool_bytes = pool.capacity_bytes(),
+                                 .open_groups = settings.batch_max,
+                                 .rows_max = static_cast<int>(settings.rows_max),
+                                 .logit_rows_max = static_cast<int>(settings.batch_max),
+                                 .threads = Threads(settings),
+                                 .log = log}));
+  if (device.why_not_cuda.empty()) {
+    log->Info("device", {{"device", device.name}});
+  } else {
+    log->Info("device", {{"device", device.name}, {"no_gpu_because", device.why_not_cuda}});
+  }
+  if (worker.source.is_synthetic()) {
+    log->Warning("RANDOM WEIGHTS: good for speed, what this worker says means nothing",
+                 {{"model", worker.source.name()}});
+  }
+  worker.device = device.name;
+  worker.model = std::move(device.model);
+  worker.backend =
+      NewTimedBackend(std::move(device.backend), worker.clock.get(), device.asynchronous);
+  return absl::OkStatus();
+}
+
 absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* log,
                    Worker& worker) {
-  if (settings.model.empty()) {
-    return absl::InvalidArgumentError(
-        "model: required, a folder with config.json; for example "
-        "--model lab/reasoner/model");
-  }
-  const auto team = std::make_shared<TaskTeam>(Threads(settings));
-  KV_ASSIGN_OR_RETURN(
-      worker.model,
-      NewCpuModel(settings.model, {.rows_max = static_cast<int>(settings.rows_max),
-                                   .logit_rows_max = static_cast<int>(settings.batch_max),
-                                   .team = team}));
-  const CacheShape shape = worker.model->config().cache_shape();
-  KV_ASSIGN_OR_RETURN(PagePool pool,
-                      PagePool::Create({.shape = shape, .pool_bytes = settings.pool_bytes}));
-  KV_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                      NewCpuBackend({.shape = shape,
-                                     .query_heads = worker.model->config().query_heads,
-                                     .pool_bytes = pool.capacity_bytes(),
-                                     .open_groups = settings.batch_max,
-                                     .rows_max = settings.rows_max},
-                                    team));
-  worker.backend = NewTimedBackend(std::move(backend), worker.clock.get());
+  KV_ASSIGN_OR_RETURN(worker.source, FindModel(settings.model, settings.synthetic_weights));
+  KV_ASSIGN_OR_RETURN(PagePool pool, PagePool::Create({.shape = worker.source.config.cache_shape(),
+                                                       .pool_bytes = settings.pool_bytes}));
+  KV_RETURN_IF_ERROR(BuildDevice(settings, pool, log, worker));
   EngineOptions options{.batch_max = settings.batch_max,
                         .waiting_max = settings.waiting_max,
                         .lockstep = settings.lockstep,
                         .lockstep_deadline = std::chrono::duration_cast<std::chrono::milliseconds>(
                             settings.lockstep_deadline)};
-  KV_RETURN_IF_ERROR(UseCalibration(settings, *log, options));
+  KV_RETURN_IF_ERROR(UseCalibration(settings, worker.source, *log, options));
   if (!settings.store.empty()) {
     worker.store_observer = NewStoreClientMetrics(metrics, log);
     worker.control = NewStoreClient(
@@ -130,8 +147,8 @@ class Loop {
          .version = std::string(BuildVersion()),
          .store_endpoint = settings_.store,
          .lockstep = settings_.lockstep,
-         .model_path = settings_.model,
-         .synthetic = false,
+         .model_path = worker_.source.name(),
+         .synthetic = worker_.source.is_synthetic(),
          .model = worker_.model->config()},
         {.on_framing_refused = [this](FramingError) { Rejected(ConnectionRejection::kFraming); },
          .on_connection_limit = [this] { Rejected(ConnectionRejection::kLimit); }});
@@ -171,7 +188,7 @@ class Loop {
     std::fflush(stdout);
     health_.SetStarted();
     health_.SetReady();
-    log_.Info("serving", {{"listen", FormatEndpoint(bound)}, {"model", settings_.model}});
+    log_.Info("serving", {{"listen", FormatEndpoint(bound)}, {"model", worker_.source.name()}});
   }
 
   kj::Promise<void> Tick(DecodeServer& server) {
@@ -245,8 +262,11 @@ int Main(int argc, char** argv) {
       .listen = settings.metrics_listen, .clock = worker.clock.get(), .registry = &registry};
   health_options.statusz = [&worker] {
     const EngineSnapshot s = worker.engine->Snapshot();
-    return absl::StrCat("palimpsest-decode ", BuildVersion(), "\nchains: ", s.chains.size(),
-                        " running, ", s.waiting, " waiting\npool: ", s.pool.used_bytes, " of ",
+    const ModelSource& source = worker.source;
+    return absl::StrCat("palimpsest-decode ", BuildVersion(), "\nmodel: ", source.name(),
+                        source.is_synthetic() ? ", RANDOM WEIGHTS: for speed only" : "",
+                        "\ndevice: ", worker.device, "\nchains: ", s.chains.size(), " running, ",
+                        s.waiting, " waiting\npool: ", s.pool.used_bytes, " of ",
                         s.pool.capacity_bytes, " bytes used\ntokens decoded: ", s.tokens_decoded,
                         "\nstore: ", s.store == StoreState::kConnected ? "connected" : "away",
                         "\n");

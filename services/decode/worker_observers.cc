@@ -21,7 +21,8 @@ class EngineMetrics final : public EngineObserver {
     constexpr std::pair<absl::string_view, KernelKind> kKinds[] = {
         {"append", KernelKind::kAppend},     {"attend", KernelKind::kAttend},
         {"sparsity", KernelKind::kSparsity}, {"seal", KernelKind::kSeal},
-        {"anneal", KernelKind::kAnneal},     {"matmul", KernelKind::kMatmul}};
+        {"anneal", KernelKind::kAnneal},     {"matmul", KernelKind::kMatmul},
+        {"device", KernelKind::kDevice}};
     for (const auto& [name, kind] : kKinds) {
       if (name == kernel) metrics_.kernel_duration_seconds[kind].Observe(seconds);
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/decode/worker_settings.h"
 
+#include "services/decode/model/known_shapes.h"
+
 namespace palimpsest {
 
 using std::chrono::milliseconds;
@@ -18,8 +20,21 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
               {"File made by `palimpsest calibrate`; by default calibration.json in the model's "
                "folder, where there is one.",
                "calibration.json"});
+  table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
+                {"What to compute on: auto (the first GPU where there is a usable one, else the "
+                 "CPU), cpu, cuda or cuda:N.",
+                 "cuda:1"});
+  std::vector<std::pair<std::string, std::string>> shapes = {{"none", ""}};
+  for (const std::string& name : KnownShapeNames()) shapes.emplace_back(name, name);
+  table->Choice("synthetic_weights", &settings->synthetic_weights, std::move(shapes),
+                "Instead of a model: random weights in the shape of a published one. For speed "
+                "only; what it says means nothing.");
+  table->Conflict(
+      {"model", "synthetic_weights"},
+      [settings] { return !settings->model.empty() && !settings->synthetic_weights.empty(); },
+      "a worker has one model: either a folder or random weights");
   table->Integer("threads", &settings->threads, {0, 1024},
-                 "Threads of the matrix products and kernels; 0 takes every core.");
+                 "Threads of the matrix products and kernels on the CPU; 0 takes every core.");
   table->Section("Network");
   table->Address("listen", &settings->listen, "Where clients connect; port 0 takes any free one.");
   table->Address("metrics_listen", &settings->metrics_listen,
@@ -57,6 +72,8 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
                  "serve the shipped reasoner without a store, on 127.0.0.1:7501");
   table->Example("--model lab/reasoner/model --store 127.0.0.1:7401 --pool-bytes 4GiB",
                  "report to a shard and take its plans");
+  table->Example("--synthetic-weights llama-3-8b --device cuda --pool-bytes 32GiB",
+                 "measure speed at full size, without any weights");
   return table;
 }
 

@@ -9,11 +9,14 @@
 
 #include "common/base/log.h"
 #include "common/base/settings.h"
+#include "services/decode/device/device.h"
 
 namespace palimpsest {
 
 struct WorkerSettings {
   std::string model;
+  std::string synthetic_weights;  // a known shape; empty: the model's own weights
+  DeviceChoice device;
   std::string calibration;
   Endpoint listen{.host = "127.0.0.1", .port = 7501};
   Endpoint metrics_listen{.host = "127.0.0.1", .port = 7502};

@@ -81,6 +81,7 @@ TEST_F(MetricsTest, EverySeriesExistsFromTheStart) {
         "palimpsest_live_tokens 0", "palimpsest_decode_tokens_total{phase=\"prefill\"} 0",
         "palimpsest_decode_step_duration_seconds_count 0",
         "palimpsest_kernel_duration_seconds_count{kernel=\"matmul\"} 0",
+        "palimpsest_kernel_duration_seconds_count{kernel=\"device\"} 0",
         "palimpsest_pages_zeroed_total 0", "palimpsest_store_fallback_active 0",
         "palimpsest_sequences{state=\"decode\"} 0", "palimpsest_rpc_connections 0"}) {
     EXPECT_THAT(WorkerText(), HasSubstr(std::string(line) + "\n"));

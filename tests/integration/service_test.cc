@@ -285,6 +285,25 @@ TEST_F(ServiceTest, OnSigtermTheWorkerIsNotReadyFinishesItsChainsAndEndsWell) {
   });
 }
 
+TEST_F(ServiceTest, AWorkerWithRandomWeightsSaysSo) {
+  With([&](EventLoop& loop) {
+    const Service worker = StartService(
+        DECODE,
+        {"--listen", "127.0.0.1:0", "--synthetic-weights", "smollm2-135m", "--device", "cpu"},
+        kCalmHeartbeat);
+    const auto client = Connect(loop, worker);
+    ASSERT_NE(client, nullptr);
+    const auto status = client->Status();
+    ASSERT_TRUE(status.ok()) << status.status();
+    EXPECT_TRUE(status->model.synthetic);
+    EXPECT_EQ(status->model.path, "synthetic:smollm2-135m");
+    EXPECT_EQ(status->model.layers, 30u);
+    const std::string text = Get(worker.metrics, "/statusz");
+    EXPECT_THAT(text, HasSubstr("synthetic:smollm2-135m, RANDOM WEIGHTS"));
+    EXPECT_THAT(text, HasSubstr("device: cpu"));
+  });
+}
+
 TEST_F(ServiceTest, BothProcessesShowTheirMetrics) {
   With([&](EventLoop& loop) {
     auto [store, worker, client] = StartPair(loop);

@@ -97,15 +97,25 @@ absl::StatusOr<bool> Engine::Step() {
   if (observer_ != nullptr) {
     observer_->OnStep(seconds, static_cast<uint32_t>(working_.tokens_prefilled - prefilled),
                       static_cast<uint32_t>(working_.tokens_decoded - decoded));
-    const std::array<double, kKernelFamilyCount> kernels = backend_->TakeSeconds();
-    for (int i = 0; i < kKernelFamilyCount; ++i) {
-      if (kernels[i] > 0) observer_->OnKernel(Name(static_cast<KernelFamily>(i)), kernels[i]);
-    }
-    // What a model does between the kernels is nearly all matrix products.
-    observer_->OnKernel("matmul", model_seconds - SecondsInsideModel(kernels));
+    ObserveKernels(model_seconds);
   }
   PublishSnapshot(/*force=*/false);
   return true;
+}
+
+void Engine::ObserveKernels(double model_seconds) {
+  const auto kernels = backend_->TakeSeconds();
+  if (!kernels.has_value()) {
+    // The model's wait at its end: for all that has been ordered since the one before.
+    observer_->OnKernel("device", model_seconds);
+    return;
+  }
+  for (int i = 0; i < kKernelFamilyCount; ++i) {
+    const double seconds = (*kernels)[i];
+    if (seconds > 0) observer_->OnKernel(Name(static_cast<KernelFamily>(i)), seconds);
+  }
+  // What a model does between the kernels is nearly all matrix products.
+  observer_->OnKernel("matmul", model_seconds - SecondsInsideModel(*kernels));
 }
 
 void Engine::HearStore() {

@@ -75,6 +75,7 @@ class Engine {
   void Admit();
   absl::Status RunModel();
   void TakeTokens();
+  void ObserveKernels(double model_seconds);
   absl::Status CommitStep();
   void FinishChains();
   void SendEvents(Chain& chain);

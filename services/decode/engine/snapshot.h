@@ -55,6 +55,8 @@ class EngineObserver {
   virtual ~EngineObserver() = default;
 
   virtual void OnStep(double seconds, uint32_t prefill_tokens, uint32_t decode_tokens) = 0;
+  // A kernel family's time in a step, by Name(KernelFamily), and "matmul"; or, of an asynchronous
+  // device, "device" alone: all that a step waited for.
   virtual void OnKernel(absl::string_view kernel, double seconds) = 0;
   virtual void OnRefused(const absl::Status& status) = 0;  // on the submitter's thread
   virtual void OnLabel(Thought label) = 0;

@@ -8,10 +8,11 @@ namespace {
 
 class Timed final : public TimedBackend {
  public:
-  Timed(std::unique_ptr<Backend> backend, const Clock* clock)
-      : backend_(std::move(backend)), clock_(clock) {}
+  Timed(std::unique_ptr<Backend> backend, const Clock* clock, bool asynchronous)
+      : backend_(std::move(backend)), clock_(clock), asynchronous_(asynchronous) {}
 
-  std::array<double, kKernelFamilyCount> TakeSeconds() override {
+  std::optional<std::array<double, kKernelFamilyCount>> TakeSeconds() override {
+    if (asynchronous_) return std::nullopt;
     return std::exchange(seconds_, {});
   }
 
@@ -54,6 +55,7 @@ class Timed final : public TimedBackend {
  private:
   template <typename Call>
   absl::Status Time(KernelFamily family, const Call& call) {
+    if (asynchronous_) return call();
     const Clock::Time start = clock_->Now();
     absl::Status status = call();
     seconds_[static_cast<size_t>(family)] +=
@@ -63,6 +65,7 @@ class Timed final : public TimedBackend {
 
   std::unique_ptr<Backend> backend_;
   const Clock* clock_;
+  const bool asynchronous_;
   std::array<double, kKernelFamilyCount> seconds_{};
 };
 
@@ -74,9 +77,9 @@ absl::string_view Name(KernelFamily family) {
   return kNames[static_cast<size_t>(family)];
 }
 
-std::unique_ptr<TimedBackend> NewTimedBackend(std::unique_ptr<Backend> backend,
-                                              const Clock* clock) {
-  return std::make_unique<Timed>(std::move(backend), clock);
+std::unique_ptr<TimedBackend> NewTimedBackend(std::unique_ptr<Backend> backend, const Clock* clock,
+                                              bool asynchronous) {
+  return std::make_unique<Timed>(std::move(backend), clock, asynchronous);
 }
 
 }  // namespace palimpsest

@@ -8,6 +8,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -176,6 +177,43 @@ TEST_F(EngineTest, ALayerThatTheModelDoesNotKeepTheQueriesOfIsRefused) {
   const std::vector<Admission> admissions = Submit({request});
   EXPECT_EQ(admissions[0].status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(admissions[0].status.message()), testing::HasSubstr("layer 1"));
+}
+
+// Remembers whose times it was told.
+class KernelNames final : public EngineObserver {
+ public:
+  void OnStep(double, uint32_t, uint32_t) override {}
+  void OnKernel(absl::string_view kernel, double) override { names.emplace(kernel); }
+  void OnRefused(const absl::Status&) override {}
+  void OnLabel(Thought) override {}
+  void OnPlan(const Plan&, bool, double) override {}
+  void OnEvicted(uint32_t) override {}
+  void OnSnapshot(const EngineSnapshot&) override {}
+  std::set<std::string> names;
+};
+
+TEST_F(EngineTest, KernelsAreTimedOneByOneOnlyWhereACallsTimeIsTheKernels) {
+  for (const bool asynchronous : {false, true}) {
+    Make();
+    const CacheShape shape = model_->config().cache_shape();
+    PagePool pool = *PagePool::Create({.shape = shape, .pool_bytes = 16 << 20});
+    backend_ = NewTimedBackend(*NewCpuBackend({.shape = shape,
+                                               .query_heads = model_->config().query_heads,
+                                               .pool_bytes = pool.capacity_bytes(),
+                                               .open_groups = 32},
+                                              1),
+                               clock_.get(), asynchronous);
+    KernelNames observer;
+    engine_ = std::make_unique<Engine>(EngineOptions{}, model_.get(), backend_.get(),
+                                       std::move(pool), nullptr, clock_.get(), &observer);
+    Submit({Request(1, 40)});
+    RunAll();
+    const std::set<std::string> expected =
+        asynchronous ? std::set<std::string>{"device"}
+                     : std::set<std::string>{"append", "attend", "matmul", "seal", "zero"};
+    EXPECT_EQ(observer.names, expected);
+    engine_.reset();
+  }
 }
 
 TEST_F(EngineTest, AStopTokenEndsTheTextAndBelongsToIt) {
