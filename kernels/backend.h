@@ -83,6 +83,9 @@ struct BackendConfig {
   uint64_t pool_bytes = 0;   // one allocation, made at start
   uint32_t open_groups = 0;  // sequences that can be live at once
   uint32_t rows_max = 512;   // rows a step may have
+  // Keys are stored, and queries meet them, after an orthonormal Hadamard transform of each head:
+  // outlier channels, which a 4-bit block would pay for, are spread over all. Logits are the same.
+  bool rotate_keys = false;  // head_dim must be a power of two
 };
 
 enum class ActivationType : uint8_t { kFloat32, kBfloat16 };

@@ -95,6 +95,9 @@ absl::Status CheckConfig(const BackendConfig& config) {
     return Invalid("head_dim must be a multiple of 16 in 16..", kMaxHeadDim, ", got ",
                    shape.head_dim);
   }
+  if (config.rotate_keys && (shape.head_dim & (shape.head_dim - 1)) != 0) {
+    return Invalid("rotate_keys wants a head_dim that is a power of two, got ", shape.head_dim);
+  }
   if (config.query_heads < 1 || config.query_heads % shape.kv_heads != 0) {
     return Invalid("query_heads must be a positive multiple of kv_heads (", shape.kv_heads,
                    "), got ", config.query_heads);

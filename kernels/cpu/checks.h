@@ -12,7 +12,7 @@ namespace palimpsest {
 // q as Attend needs it: not null and finite; a finite scale.
 absl::Status CheckQueries(const PoolMemory& memory, absl::Span<const StepRows> rows,
                           const LayerActivations& io);
-// k and v as Append needs them: not null, without NaN.
+// k and v as Append needs them: not null, without NaN; finite keys where they are rotated.
 absl::Status CheckKeysAndValues(const PoolMemory& memory, absl::Span<const StepRows> rows,
                                 const LayerActivations& io);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/cpu_backend.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "kernels/cpu/anneal.h"
 #include "kernels/cpu/attend.h"
 #include "kernels/cpu/checks.h"
+#include "kernels/cpu/hadamard.h"
 #include "kernels/cpu/pool_memory.h"
 #include "kernels/cpu/seal.h"
 #include "kernels/cpu/sparsity.h"
@@ -51,7 +53,7 @@ class CpuBackend final : public Backend {
     KV_RETURN_IF_ERROR(CheckInStep(layer));
     KV_RETURN_IF_ERROR(CheckQueries(memory_, rows_, io));
     if (io.out == nullptr) return absl::InvalidArgumentError("out is null");
-    palimpsest::Attend(memory_, layer, sequences_, rows_, io, *team_, &scratch_);
+    palimpsest::Attend(memory_, layer, sequences_, rows_, Rotated(io), *team_, &scratch_);
     return absl::OkStatus();
   }
 
@@ -63,7 +65,8 @@ class CpuBackend final : public Backend {
     rows.reserve(wanted.size());
     for (const uint32_t index : wanted) rows.push_back(rows_[index]);
     KV_RETURN_IF_ERROR(CheckQueries(memory_, rows, io));
-    return palimpsest::MeasureSparsity(memory_, layer, sequences_, rows, io, *team_, sparsity);
+    return palimpsest::MeasureSparsity(memory_, layer, sequences_, rows, Rotated(io), *team_,
+                                       sparsity);
   }
 
   absl::Status Seal(absl::Span<const SequenceView> sequences,
@@ -100,6 +103,18 @@ class CpuBackend final : public Backend {
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
  private:
+  // With its queries rotated, where the keys are.
+  LayerActivations Rotated(LayerActivations io) {
+    if (!memory_.config().rotate_keys) return io;
+    uint32_t end = 0;
+    for (const StepRows& r : rows_) end = std::max(end, r.row + r.count);
+    const int dim = memory_.shape().head_dim;
+    const auto* q = static_cast<const float*>(io.q);
+    rotated_.assign(q, q + size_t{end} * memory_.config().query_heads * dim);
+    HadamardHeads(absl::MakeSpan(rotated_), dim);
+    io.q = rotated_.data();
+    return io;
+  }
   absl::Status CheckInStep(int layer) const {
     if (!in_step_) return absl::FailedPreconditionError("no step has begun");
     return CheckLayer(memory_.layout(), layer);
@@ -108,6 +123,7 @@ class CpuBackend final : public Backend {
   PoolMemory memory_;
   const std::shared_ptr<TaskTeam> team_;
   AttendScratch scratch_;
+  std::vector<float> rotated_;  // queries
   // The step at hand. The block tables behind the views stay the caller's.
   bool in_step_ = false;
   std::vector<SequenceView> sequences_;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/seal.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/codec.h"
+#include "kernels/cpu/hadamard.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/tile.h"
 
@@ -78,8 +80,11 @@ void Append(const PoolMemory& memory, int layer, absl::Span<const SequenceView> 
       for (uint32_t i = 0; i < r.count; ++i) {
         const size_t from = ((size_t{r.row} + i) * heads + h) * dim;
         const size_t to = (view.open_count + i) * dim;
+        float key[kMaxHeadDim];
+        std::copy_n(k + from, dim, key);
+        if (memory.config().rotate_keys) Hadamard(absl::MakeSpan(key, dim));
         for (size_t c = 0; c < dim; ++c) {
-          keys[to + c] = FloatToBf16(k[from + c]);
+          keys[to + c] = FloatToBf16(key[c]);
           values[to + c] = FloatToBf16(v[from + c]);
         }
       }

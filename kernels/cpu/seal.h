@@ -10,7 +10,8 @@
 
 namespace palimpsest {
 
-// Writes the rows' K and V behind each sequence's open tokens. Infinities saturate.
+// Writes the rows' K (rotated, where the configuration says so) and V behind each sequence's open
+// tokens. Infinities saturate.
 // REQUIRES: arguments checked (checks.h).
 void Append(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
             absl::Span<const StepRows> rows, const LayerActivations& io);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every Backend must do. A backend joins by compiling backend_conformance.cc into its test and
+// What every Backend must do. A backend joins by compiling backend_conformance.cc and
+// rotation_conformance.cc into its test and
 //
 //   INSTANTIATE_TEST_SUITE_P(Cpu, BackendConformance,
 //                            ConformanceCases(+[] { ...make a DeviceAdapter... }),
