@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "services/decode/model/cpu_model.h"
+#include "services/decode/model/known_shapes.h"
 #include "services/decode/model/tokenizer.h"
 #include "tests/decode/model/chain.h"
 #include "tests/decode/model/exact_backend.h"
@@ -51,6 +52,19 @@ TEST(SmolLm2, HasTheLogitsAndTheNext64TokensOfTransformers) {
     GTEST_SKIP() << "no " << SmolLm2Folder() << "; lab/agreement/make_smollm2.sh makes it";
   }
   ExpectFolderAgrees(SmolLm2Folder(), ReadReference(absl::StrCat(kReference, ".json")), 2e-3);
+}
+
+TEST(SmolLm2, HasTheShapeThatItsNameIsKnownBy) {
+  const auto folder = LoadModelConfig(SmolLm2Folder());
+  if (!folder.ok()) {
+    GTEST_SKIP() << "no " << SmolLm2Folder() << "; lab/agreement/make_smollm2.sh makes it";
+  }
+  const ModelConfig known = *KnownShape("smollm2-135m");
+  EXPECT_EQ(known.cache_shape(), folder->cache_shape());
+  EXPECT_EQ(ParameterCount(known), ParameterCount(*folder));
+  EXPECT_EQ(known.rope.theta, folder->rope.theta);
+  EXPECT_EQ(known.rms_eps, folder->rms_eps);
+  EXPECT_EQ(known.max_positions, folder->max_positions);
 }
 
 TEST(SmolLm2, IsTokenizedAsByHuggingFace) {
