@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// A fleet on the GPU, with a model of a known shape and random weights, and the policies that the
+// benchmarks compare.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "bench/fleet/fleet.h"
+#include "services/decode/model/cuda/cuda_model.h"
+
+namespace palimpsest::bench {
+
+struct GpuFleetOptions {
+  std::string shape = "llama-3-8b";
+  uint32_t batch_max = 1024;
+  uint32_t tokens = 32768;  // a chain's; the model is given room for them
+  uint64_t pool_bytes = 0;  // 0: what the device has left
+};
+
+struct GpuFleet {
+  std::unique_ptr<CudaModel> model;
+  std::unique_ptr<Fleet> fleet;  // goes first
+  cudaStream_t stream = nullptr;
+  CacheShape shape;
+  uint64_t pool_bytes = 0;
+  uint64_t read_weight_bytes = 0;  // that every step reads: all but an embedding table of its own
+};
+
+absl::StatusOr<GpuFleet> NewGpuFleet(const GpuFleetOptions& options);
+
+struct NamedPolicy {
+  std::string name;
+  PolicySpec spec;
+};
+
+// "full bf16", "full fp8", "window", "thinkv k=512", "thinkv k=1024", "thinkv k=2048"; sparsity is
+// measured in four layers, as in the paper.
+absl::StatusOr<std::vector<NamedPolicy>> FleetPolicies(int layers);
+
+}  // namespace palimpsest::bench

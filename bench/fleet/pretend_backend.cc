@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/fleet/pretend_backend.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace palimpsest::bench {
+namespace {
+
+uint64_t SplitMix(uint64_t x) {
+  x += 0x9e3779b97f4a7c15ull;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+}  // namespace
+
+uint32_t SlotRecord::live_tokens() const {
+  uint32_t live = 0;
+  for (const std::vector<uint32_t>& slots : positions) {
+    live += static_cast<uint32_t>(slots.size() - std::count(slots.begin(), slots.end(), kDeadSlot));
+  }
+  return live;
+}
+
+PretendBackend::PretendBackend(std::unique_ptr<Backend> backend, const SimulatedThoughts& thoughts,
+                               uint32_t open_groups)
+    : backend_(std::move(backend)), thoughts_(thoughts), records_(open_groups) {}
+
+absl::Status PretendBackend::BeginStep(absl::Span<const SequenceView> sequences,
+                                       absl::Span<const StepRows> rows) {
+  sequences_.assign(sequences.begin(), sequences.end());
+  rows_.assign(rows.begin(), rows.end());
+  return pretending_ ? absl::OkStatus() : backend_->BeginStep(sequences, rows);
+}
+
+absl::Status PretendBackend::Append(int layer, const LayerActivations& io) {
+  return pretending_ ? absl::OkStatus() : backend_->Append(layer, io);
+}
+
+absl::Status PretendBackend::Attend(int layer, const LayerActivations& io) {
+  return pretending_ ? absl::OkStatus() : backend_->Attend(layer, io);
+}
+
+absl::Status PretendBackend::MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
+                                             const LayerActivations& io,
+                                             absl::Span<float> sparsity) {
+  if (!pretending_) {
+    const absl::Status status = backend_->MeasureSparsity(layer, wanted, io, sparsity);
+    if (!status.ok()) return status;
+    const absl::Status waited = backend_->Synchronize();  // the values are replaced now
+    if (!waited.ok()) return waited;
+  }
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const SequenceView& view = sequences_[rows_[wanted[i]].sequence];
+    // The same in every layer: a draw of the sequence and its position.
+    const uint64_t bits = SplitMix(SplitMix(view.open_group) ^ view.open_position);
+    double draw = static_cast<double>(bits >> 11) * 0x1p-53;
+    Thought thought = Thought::kReasoning;
+    for (const Thought candidate : kThoughts) {
+      draw -= thoughts_.shares[Index(candidate)];
+      if (draw < 0) {
+        thought = candidate;
+        break;
+      }
+    }
+    sparsity[i] = thoughts_.sparsity[Index(thought)];
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PretendBackend::Seal(absl::Span<const SequenceView> sequences,
+                                  absl::Span<const SealOrder> orders) {
+  if (!pretending_) return backend_->Seal(sequences, orders);
+  for (const SealOrder& order : orders) {
+    const absl::Status status = RecordSeal(sequences[order.sequence], order.thought);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PretendBackend::RecordSeal(const SequenceView& view, Thought thought) {
+  SlotRecord& record = records_[view.open_group];
+  record.formats = view.formats;
+  for (const Thought t : kThoughts) {
+    std::vector<PageOffset>& pages = record.pages[Index(t)];
+    std::vector<uint32_t>& positions = record.positions[Index(t)];
+    const absl::Span<const PageOffset> now = view.pages[Index(t)];
+    // Pages are only ever added, or all given back.
+    if (now.size() < pages.size() || !std::equal(pages.begin(), pages.end(), now.begin())) {
+      positions.clear();
+    }
+    pages.assign(now.begin(), now.end());
+    positions.resize(pages.size() * kSlotsPerPage, kDeadSlot);
+  }
+  uint32_t placed = 0;
+  for (uint32_t& slot : record.positions[Index(thought)]) {
+    if (placed == view.open_count) break;
+    if (slot == kDeadSlot) slot = view.open_position + placed++;
+  }
+  if (placed == view.open_count) return absl::OkStatus();
+  return absl::FailedPreconditionError("too few dead slots for a group");
+}
+
+absl::Status PretendBackend::Anneal(absl::Span<const SequenceView> sequences,
+                                    absl::Span<const AnnealOrder> orders) {
+  if (!pretending_) return backend_->Anneal(sequences, orders);
+  for (const AnnealOrder& order : orders) {
+    RecordAnneal(records_[sequences[order.sequence].open_group], order);
+  }
+  return absl::OkStatus();
+}
+
+// Keeps a random `keep` of the segment's live tokens: the k-th of n is kept with the chance that
+// makes every choice of `keep` of them equally likely.
+void PretendBackend::RecordAnneal(SlotRecord& record, const AnnealOrder& order) {
+  std::vector<uint32_t>& slots = record.positions[Index(order.thought)];
+  const auto in_segment = [&](uint32_t position) {
+    return position >= order.first_position && position < order.end_position;
+  };
+  auto left = static_cast<uint64_t>(std::count_if(slots.begin(), slots.end(), in_segment));
+  uint64_t keep = std::min<uint64_t>(order.keep, left);
+  for (uint32_t& slot : slots) {
+    if (!in_segment(slot)) continue;
+    if (Random() % left < keep) {
+      --keep;
+    } else {
+      slot = kDeadSlot;
+    }
+    --left;
+  }
+}
+
+uint64_t PretendBackend::Random() { return SplitMix(random_++); }
+
+absl::Status PretendBackend::Zero(PageOffset offset, uint64_t bytes) {
+  return pretending_ ? absl::OkStatus() : backend_->Zero(offset, bytes);
+}
+
+absl::Status PretendBackend::ZeroOpenGroup(uint32_t open_group) {
+  records_[open_group] = {};
+  return pretending_ ? absl::OkStatus() : backend_->ZeroOpenGroup(open_group);
+}
+
+absl::Status PretendBackend::Read(PageOffset offset, absl::Span<uint8_t> out) const {
+  return backend_->Read(offset, out);
+}
+
+absl::Status PretendBackend::Synchronize() {
+  return pretending_ ? absl::OkStatus() : backend_->Synchronize();
+}
+
+}  // namespace palimpsest::bench

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the documents' tables of measurements from bench/results, so that they cannot say else.
+
+Between `<!-- table NAME -->` and `<!-- /table -->` a document holds the table NAME (TABLES below).
+Without options every such block is rewritten; with --check nothing is, and the exit code is 1 when
+one would change. A block whose results are not there yet must be empty.
+"""
+import argparse
+import json
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md", "bench/README.md", "kernels/README.md", "kernels/cuda/README.md")
+BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
+SHORT_CASES = (("32/8/128", 64, 1024), ("32/8/128", 64, 8192), ("32/8/128", 256, 4096),
+               ("32/8/128", 512, 1024), ("12/2/128", 64, 1024), ("9/3/64", 64, 1024))
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def us(entry: dict | None) -> str:
+    if entry is None or "us" not in entry:
+        return "–"
+    return f"{entry['us']:,.0f}" if entry["us"] >= 100 else f"{entry['us']:.1f}"
+
+
+def share(entry: dict | None) -> str:
+    return "–" if entry is None or "us" not in entry else f"{entry['share_of_copy'] * 100:.0f} %"
+
+
+def origin(result: dict) -> str:
+    text = f"{result['device']}, commit {result['commit']}; copy ceiling {result['copy_gbps']:,.0f} GB/s"
+    others = result.get("others", {})
+    if others:
+        text += "; " + ", ".join(f"{name} {version}" for name, version in others.items()
+                                 if name != "copy_gbps")
+    return text + ".\n"
+
+
+def attend_rows(result: dict, wanted) -> list[list[str]]:
+    rows = []
+    for case in result["cases"]:
+        if wanted is not None and (case["shape"], case["batch"], case["live"]) not in wanted:
+            continue
+        ours, infer = case.get("palimpsest", {}), case.get("flashinfer", {})
+        nvfp4, rival = ours.get("nvfp4"), infer.get("bf16")
+        ahead = "–"
+        if nvfp4 and rival and "us" in nvfp4 and "us" in rival:
+            ahead = f"{rival['us'] / nvfp4['us']:.1f}x"
+        rows.append([f"{case['shape']}, {case['batch']} x {case['live']:,}",
+                     f"{us(ours.get('bf16'))} · {share(ours.get('bf16'))}", us(rival),
+                     us(case.get("torch", {}).get("bf16")),
+                     f"{us(ours.get('fp8'))} · {share(ours.get('fp8'))}", us(infer.get("fp8")),
+                     f"{us(nvfp4)} · {share(nvfp4)} · {ahead}", us(ours.get("nvfp4 holes")),
+                     f"{us(ours.get('R4E4T2'))} · {share(ours.get('R4E4T2'))}"])
+    return rows
+
+
+def attend_table(result: dict, wanted=None) -> str:
+    head = ["heads, batch x live tokens", "bf16", "FlashInfer bf16", "PyTorch bf16", "fp8",
+            "FlashInfer fp8", "nvfp4 · vs FlashInfer bf16", "nvfp4, 25 % holes", "R4E4T2"]
+    return ("Microseconds a layer · share of the copy ceiling. " + origin(result) + "\n" +
+            table(head, attend_rows(result, wanted)))
+
+
+def throughput_table(result: dict) -> str:
+    head = ["policy", "batch", "tok/s", "vs full bf16", "ms a step", "on paper", "live tokens",
+            "footprint", "J / 1,000 tokens"]
+    base = {case["kind"]: case["tokens_per_s"] for case in result["cases"]
+            if case.get("policy") == "full bf16" and "tokens_per_s" in case}
+    rows = []
+    for case in result["cases"]:
+        if "tokens_per_s" not in case:
+            continue
+        ratio = case["tokens_per_s"] / base[case["kind"]] if case["kind"] in base else None
+        joules = case.get("joules_per_token")
+        rows.append([case["policy"], f"{case['batch']} ({case['kind']})",
+                     f"{case['tokens_per_s']:,.0f}", f"{ratio:.1f}x" if ratio else "–",
+                     f"{case['step_ms']:.2f}", f"{case['paper_step_ms']:.2f} ms",
+                     f"{case['live_tokens_mean']:,.0f}", f"{case['footprint_share'] * 100:.1f} %",
+                     f"{joules * 1000:.0f}" if joules else "–"])
+    return origin(result) + "\n" + table(head, rows)
+
+
+def step_table(result: dict) -> str:
+    families = ("weights", "attention", "append", "quantise", "sparsity", "anneal", "sampling",
+                "other", "idle")
+    head = ["policy", "batch", "ms a step", *(f"{name}, ms" for name in families), "roofline, ms",
+            "step / roofline"]
+    rows = [[case["policy"], str(case["batch"]), f"{case['step_ms']:.2f}",
+             *(f"{case['ms'][name]:.2f}" for name in families), f"{case['roofline_ms']:.2f}",
+             f"{case['step_ms'] / case['roofline_ms']:.2f}"]
+            for case in result["cases"] if "step_ms" in case]
+    return origin(result) + "\n" + table(head, rows)
+
+
+TABLES = {
+    "attend": ("attend", attend_table),
+    "attend-short": ("attend", lambda result: attend_table(result, SHORT_CASES)),
+    "step": ("step", step_table),
+    "throughput": ("throughput", throughput_table),
+}
+
+
+def rendered(name: str, where: str) -> str:
+    if name not in TABLES:
+        sys.exit(f"make_table: {where}: no table {name}; there are {', '.join(TABLES)}")
+    bench, render = TABLES[name]
+    path = ROOT / "bench" / "results" / f"{bench}.json"
+    return render(json.loads(path.read_text())) if path.exists() else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    stale = []
+    for document in DOCUMENTS:
+        path = ROOT / document
+        if not path.exists():
+            continue
+        text = path.read_text()
+        made = BLOCK.sub(lambda m: m.group(1) + rendered(m["name"], document) + m.group(4), text)
+        if made != text:
+            stale.append(document)
+            if not options.check:
+                path.write_text(made)
+    if stale and options.check:
+        sys.exit(f"make_table: {', '.join(stale)}: not what bench/results says; "
+                 "run python3 bench/make_table.py")
+    print("tables: " + (f"rewrote {', '.join(stale)}" if stale else "as bench/results says"))
+
+
+if __name__ == "__main__":
+    main()
