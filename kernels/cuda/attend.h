@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Paged decode attention over pages of mixed formats and the open group: one kernel, one launch a
+// layer, with the partial states merged inside it.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/attend_plan.h"
+#include "kernels/cuda/step_tables.h"
+
+namespace palimpsest::cuda {
+
+// Everything a launch reads and writes, in device memory of fixed addresses.
+struct AttendBuffers {
+  const PageEntry* page_entries = nullptr;
+  const AttendItem* items = nullptr;
+  const uint32_t* first_item = nullptr;  // [warp_count + 1]
+  float* parts = nullptr;                // states: parts_max * queries_max * (head_dim + 2) floats
+  uint32_t* arrivals = nullptr;          // [pairs_max], zero between launches
+};
+
+// The grid this device gets for head_dim; its bounds size the buffers above. `rows_max` and
+// `sequences_max` bound a step.
+AttendGeometry GeometryFor(const DevicePool& pool, int multiprocessors, uint32_t rows_max,
+                           uint32_t sequences_max);
+
+// True for the head dims there are kernels for: 64 and 128.
+bool AttendSupports(int head_dim);
+
+// q, out: [rows, query_heads, head_dim] bf16. `scale`: softmax scale.
+cudaError_t LaunchAttend(const DevicePool& pool, const DeviceLayouts& layouts,
+                         const AttendGeometry& geometry, const AttendBuffers& buffers, int layer,
+                         const void* q, void* out, float scale, cudaStream_t stream);
+
+}  // namespace palimpsest::cuda

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// What BeginStep copies to the device, once a step: plain arrays that every kernel of the step
+// reads. Their addresses never change, so that captured graphs find the new contents; what is
+// behind the counts in StepHeader is stale and never read.
+#pragma once
+
+#include <cstdint>
+
+#include "common/base/format.h"
+#include "kernels/layout.h"
+
+namespace palimpsest::cuda {
+
+// A page as kernels see it: its offset in the pool (a multiple of 16) with the index of its format
+// pair, k * 4 + v, in the low four bits.
+using PageEntry = uint64_t;
+constexpr int kFormatPairs = 16;
+constexpr int FormatPair(PageFormat format) {
+  return static_cast<int>(format.k) * 4 + static_cast<int>(format.v);
+}
+static_assert(kPageAlignment >= kFormatPairs);
+
+// A slot: the offset of its page in the pool, with its number in the low four bits.
+using SlotPlace = uint64_t;
+static_assert(kPageAlignment >= kSlotsPerPage);
+
+// One sequence of the step: number i has the rows of the step's StepRows i (sequences without new
+// rows are left out). Its pages lie at page_entries[first_page ...], class after class.
+struct StepSequence {
+  uint32_t first_page = 0;
+  uint32_t page_count = 0;
+  uint32_t open_group = 0;
+  uint32_t open_count = 0;  // tokens in the open group before the step
+  uint32_t open_position = 0;
+  uint32_t row = 0;  // its rows are [row, row + row_count) of the step's activations
+  uint32_t row_count = 0;
+  uint32_t reserved = 0;
+};
+
+// One row of the activations: where its K and V go. A row below the step's last that no sequence
+// has says so with kNoRow.
+constexpr uint32_t kNoRow = ~uint32_t{0};
+struct StepRow {
+  uint32_t open_group = 0;  // or kNoRow
+  uint32_t slot = 0;        // in the open group
+  uint32_t position = 0;    // in its sequence, for RoPE
+  uint32_t sequence = 0;    // index into the step's sequences
+};
+
+struct StepHeader {
+  uint32_t sequence_count = 0;
+  uint32_t row_count = 0;   // rows past it are padding of a captured graph
+  uint32_t item_count = 0;  // AttendItems
+  uint32_t reserved = 0;
+};
+
+// Offsets of one format pair's page, as kernels need them: PageLayout in 32 bytes.
+struct DeviceLayout {
+  uint32_t k_scales_offset = 0;
+  uint32_t v_data_offset = 0;
+  uint32_t v_scales_offset = 0;
+  uint32_t lane_bytes = 0;
+  uint64_t positions_offset = 0;
+  uint64_t masks_offset = 0;
+};
+struct DeviceLayouts {
+  DeviceLayout of[kFormatPairs];
+};
+
+// The pool on the device, by value to every kernel.
+struct DevicePool {
+  uint8_t* pages = nullptr;
+  uint8_t* open_groups = nullptr;  // OpenGroupBytes each
+  int layers = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  int query_heads = 0;
+};
+
+}  // namespace palimpsest::cuda
