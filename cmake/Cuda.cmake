@@ -4,6 +4,9 @@
 
 set(PALIMPSEST_CUDA AUTO CACHE STRING "CUDA kernels: ON, OFF, or AUTO: where nvcc is found")
 set_property(CACHE PALIMPSEST_CUDA PROPERTY STRINGS AUTO ON OFF)
+# Several prove that the kernels compile for them; each costs its share of compile time.
+set(PALIMPSEST_CUDA_ARCHITECTURES 90a-real CACHE STRING
+  "What the CUDA kernels are compiled for: 80-real (A100), 90a-real (H100, H200), 100 (B200 and later)")
 set(PALIMPSEST_CUDA_FOUND OFF)
 if(PALIMPSEST_CUDA)  # AUTO and ON
   if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
@@ -14,13 +17,15 @@ if(PALIMPSEST_CUDA)  # AUTO and ON
       set(CMAKE_CUDA_COMPILER ${PALIMPSEST_NVCC} CACHE FILEPATH "nvcc")
     endif()
   endif()
-  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 90)  # H100 and H200
-  endif()
+  set(CMAKE_CUDA_ARCHITECTURES ${PALIMPSEST_CUDA_ARCHITECTURES})
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     enable_language(CUDA)
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.26 does not know it
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    endif()
     set(CMAKE_CUDA_STANDARD 20)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     set(PALIMPSEST_CUDA_FOUND ON)
@@ -30,15 +35,12 @@ if(PALIMPSEST_CUDA)  # AUTO and ON
   endif()
 endif()
 
-file(GLOB_RECURSE PALIMPSEST_CUDA_SOURCES CONFIGURE_DEPENDS
-  ${PROJECT_SOURCE_DIR}/kernels/*.cu ${PROJECT_SOURCE_DIR}/common/transport/*.cu)
-if(NOT PALIMPSEST_CUDA_FOUND)
-  set(PALIMPSEST_CUDA_STATE "not built (PALIMPSEST_CUDA=${PALIMPSEST_CUDA}, no nvcc in use)")
-elseif(NOT PALIMPSEST_CUDA_SOURCES)
+if(PALIMPSEST_CUDA_FOUND)
+  find_package(CUDAToolkit REQUIRED)
   set(PALIMPSEST_CUDA_STATE
-    "none yet: there is no .cu file (nvcc ${CMAKE_CUDA_COMPILER_VERSION} is here)")
+    "built by nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${PALIMPSEST_CUDA_ARCHITECTURES}")
 else()
-  set(PALIMPSEST_CUDA_STATE "built by nvcc ${CMAKE_CUDA_COMPILER_VERSION}")
+  set(PALIMPSEST_CUDA_STATE "not built (PALIMPSEST_CUDA=${PALIMPSEST_CUDA}, no nvcc in use)")
 endif()
 message(STATUS "CUDA kernels: ${PALIMPSEST_CUDA_STATE}")
 add_custom_target(cuda_kernels

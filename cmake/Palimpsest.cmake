@@ -12,7 +12,11 @@ add_library(palimpsest_options INTERFACE)
 target_compile_features(palimpsest_options INTERFACE cxx_std_20)
 target_include_directories(palimpsest_options INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
 target_compile_options(palimpsest_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -fstack-protector-strong>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -fstack-protector-strong>
+  # constexpr functions of the tree (layout.h) are called in kernels too. What nvcc hands to the host
+  # compiler has lost its default member initialisers, so that partial lists would look incomplete.
+  $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -Werror=all-warnings
+    -Xcompiler=-Wall,-Wextra,-Wno-missing-field-initializers>)
 if(PALIMPSEST_SANITIZE)
   # Whole build, so that libraries and tests agree; options live in tests/sanitizers.
   # -O1 -g1: half the compile time of -O2 -g, and stacks still name files and lines.

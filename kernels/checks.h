@@ -12,7 +12,8 @@
 namespace palimpsest {
 
 // Every dimension positive, head_dim a multiple of 16 and at most kMaxHeadDim (a power of two where
-// keys are rotated), query_heads a multiple of kv_heads, rows_max 1..65536; the pool's size must not overflow.
+// keys are rotated), query_heads a multiple of kv_heads, rows_max 1..65536; the pool's size must
+// not overflow.
 absl::Status CheckConfig(const BackendConfig& config);
 
 // Formats known, pages aligned and inside the pool, open group and open_count in range.
