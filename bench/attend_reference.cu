@@ -25,6 +25,13 @@ __device__ float Ternary(uint32_t code) {  // bit 0: magnitude, bit 1: sign
   return code & 1 ? (code & 2 ? -1.0f : 1.0f) : 0.0f;
 }
 
+// The code of channel c of 8 in a word, written down independently of layout.h's functions.
+__device__ uint32_t Nvfp4Code(uint32_t word, int c) {
+  constexpr int kMagnitudes[] = {6, 3, 0, 9}, kSigns[] = {15, 12, 14, 13};
+  const uint32_t half = c % 2 ? word >> 16 : word;
+  return (half >> kMagnitudes[c / 2] & 7) | (half >> kSigns[c / 2] & 1) << 3;
+}
+
 // Channel c of a slot. A word holds n channels: even ones in its low half, odd ones in its high
 // half.
 __device__ float Channel(Format format, const uint8_t* data, const uint8_t* scales, int c) {
@@ -34,7 +41,8 @@ __device__ float Channel(Format format, const uint8_t* data, const uint8_t* scal
   const int n = 32 / bits;
   const int element = c % n / 2 + c % 2 * (n / 2);
   const uint32_t word = reinterpret_cast<const uint32_t*>(data)[c / n];
-  const uint32_t code = word >> (element * bits) & ((1u << bits) - 1);
+  const uint32_t code = format == Format::kNvfp4 ? Nvfp4Code(word, c % n)
+                                                 : word >> (element * bits) & ((1u << bits) - 1);
   if (format == Format::kBf16) return __uint_as_float(code << 16);
   const float scale = E4m3(scales[c / kChannelsPerScale]) * kSecondLevel[static_cast<int>(format)];
   if (format == Format::kFp8) return E4m3(code) * scale;

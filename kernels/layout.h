@@ -18,6 +18,15 @@
 // in its low half and the odd ones in its high half, ascending: channel 2j of the word is element
 // j, channel 2j + 1 element j + n / 2. (For bf16 that is the natural order.) Tensor cores want
 // neighbouring channels as the two halves of a register; so a shift and a mask make them.
+//
+// The elements of fp8 and ternary lie one after the other. Those of nvfp4, a sign s and a magnitude
+// m of 3 bits each, are scattered over their half:
+//
+//   bit      15  14  13  12  11..9  8..6  5..3  2..0
+//            s0  s2  s3  s1   m3     m0    m1    m2
+//
+// A bf16 has its sign in bit 15, its exponent's low bits in 8 and 7, its first mantissa bit in 6.
+// Element 0 lies there already and element 1 comes there by one shift; 2 and 3 need two.
 #pragma once
 
 #include <cstddef>
@@ -56,13 +65,21 @@ constexpr int BitsPerElement(Format format) {
   return 0;
 }
 
-// Where channel `channel` of a slot lies: the first of its bits, counted from the slot's data on.
+// Where channel `channel` of a slot lies: the first of its bits (nvfp4: of its magnitude's),
+// counted from the slot's data on.
 constexpr int ChannelBit(Format format, int channel) {
   const int bits = BitsPerElement(format);
   const int channels = 32 / bits;  // of a word
-  const int j = channel % channels;
-  const int element = j / 2 + j % 2 * (channels / 2);
-  return channel / channels * 32 + element * bits;
+  const int element = channel % channels / 2;
+  const int half = channel / channels * 32 + channel % 2 * 16;  // its first bit
+  if (format == Format::kNvfp4) return half + (element == 3 ? 9 : 6 - 3 * element);
+  return half + element * bits;
+}
+
+// Where the sign of a channel lies in nvfp4.
+constexpr int Nvfp4SignBit(int channel) {
+  constexpr int kSigns[] = {15, 12, 14, 13};
+  return channel / 8 * 32 + channel % 2 * 16 + kSigns[channel % 8 / 2];
 }
 
 constexpr bool HasScales(Format format) { return format != Format::kBf16; }

@@ -19,16 +19,34 @@ float MaxMagnitude(const float* x) {
   return amax;
 }
 
+// Bits of a slot or block from number `bit` on: inside one word, but not always inside one byte.
+// REQUIRES: they are zero.
+void PutBits(int bit, uint32_t bits, uint8_t* data) {
+  uint32_t word;
+  std::memcpy(&word, data + bit / 32 * 4, sizeof(word));
+  word |= bits << bit % 32;
+  std::memcpy(data + bit / 32 * 4, &word, sizeof(word));
+}
+
+// The bits of a word from number `bit` on; they start at the result's bit 0.
+uint32_t BitsFrom(int bit, const uint8_t* data) {
+  uint32_t word;
+  std::memcpy(&word, data + bit / 32 * 4, sizeof(word));
+  return word >> bit % 32;
+}
+
 // Puts the code of a channel into the data of its slot or block. REQUIRES: its bits are zero.
 void PutCode(Format format, int channel, uint8_t code, uint8_t* data) {
-  const int bit = ChannelBit(format, channel);
-  data[bit / 8] = static_cast<uint8_t>(data[bit / 8] | code << bit % 8);
+  const bool apart = format == Format::kNvfp4;  // sign and magnitude
+  PutBits(ChannelBit(format, channel), apart ? code & 7 : code, data);
+  if (apart) PutBits(Nvfp4SignBit(channel), code >> 3, data);
 }
 
 // The code of a channel; the bits above it are not part of it.
 uint8_t CodeAt(Format format, int channel, const uint8_t* data) {
-  const int bit = ChannelBit(format, channel);
-  return static_cast<uint8_t>(data[bit / 8] >> bit % 8);
+  const uint32_t code = BitsFrom(ChannelBit(format, channel), data);
+  if (format != Format::kNvfp4) return static_cast<uint8_t>(code);
+  return static_cast<uint8_t>((code & 7) | BitsFrom(Nvfp4SignBit(channel), data) << 3);
 }
 
 // Encodes `ideal` (a scale) and returns what a reader will see.

@@ -3,12 +3,12 @@
 //
 //   bf16     round to nearest even; what is too large, infinities too, becomes the largest number
 //   fp8      E4M3FN (no infinities, 0x7F is NaN), saturating at 448
-//   nvfp4    E2M1: 0 .5 1 1.5 2 3 4 6 and a sign
+//   nvfp4    E2M1: 0 .5 1 1.5 2 3 4 6 and a sign, which lies apart from the magnitude
 //   ternary  2 bits: bit 0 magnitude, bit 1 sign (so 0b10 reads as zero; it is never written)
 //
-// Where a channel's bits lie: ChannelBit in layout.h. fp8, nvfp4 and ternary have one scale byte
-// per 16 channels. A scale byte is a non-negative E4M3 number; the scale is that times
-// SecondLevelScale(format). A block whose scale rounds to zero is stored as zeros. Every
+// Where a channel's bits lie: ChannelBit and Nvfp4SignBit in layout.h. fp8, nvfp4 and ternary have
+// one scale byte per 16 channels. A scale byte is a non-negative E4M3 number; the scale is that
+// times SecondLevelScale(format). A block whose scale rounds to zero is stored as zeros. Every
 // de-quantised value is exact in fp32, and in bf16 too: the products need at most 8 significant
 // bits.
 //
@@ -45,7 +45,7 @@ inline float E4m3ToFloat(uint8_t code) { return kE4m3Values[code]; }
 // Saturates to +-448. REQUIRES: not NaN (encoded as zero).
 uint8_t FloatToE4m3(float value);
 
-float E2m1ToFloat(uint8_t code);  // code in 0..15
+float E2m1ToFloat(uint8_t code);  // code in 0..15: bit 3 the sign, bits 2..0 the magnitude
 uint8_t FloatToE2m1(float value);
 
 float TernaryToFloat(uint8_t code);  // code in 0..3

@@ -49,19 +49,25 @@ KV_ALWAYS_INLINE F32 DecodeFp8(const uint8_t* data, float scale) {
 
 KV_ALWAYS_INLINE F32 DecodeNvfp4(const uint8_t* data, float scale) {
   constexpr float kStep = SecondLevelScale(Format::kNvfp4);
-  constexpr F32 kTable = {0.0f,          0.5f * kStep,  1.0f * kStep,  1.5f * kStep,
-                          2.0f * kStep,  3.0f * kStep,  4.0f * kStep,  6.0f * kStep,
-                          -0.0f,         -0.5f * kStep, -1.0f * kStep, -1.5f * kStep,
-                          -2.0f * kStep, -3.0f * kStep, -4.0f * kStep, -6.0f * kStep};
-  constexpr U32 kShift = {0, 16, 4, 20, 8, 24, 12, 28, 0, 16, 4, 20, 8, 24, 12, 28};
+  // Twice, for the bit above the magnitude.
+  constexpr F32 kTable = {0.0f,         0.5f * kStep, 1.0f * kStep, 1.5f * kStep,
+                          2.0f * kStep, 3.0f * kStep, 4.0f * kStep, 6.0f * kStep,
+                          0.0f,         0.5f * kStep, 1.0f * kStep, 1.5f * kStep,
+                          2.0f * kStep, 3.0f * kStep, 4.0f * kStep, 6.0f * kStep};
+  constexpr U32 kShift = {6, 22, 3, 19, 0, 16, 9, 25, 6, 22, 3, 19, 0, 16, 9, 25};
+  // From Nvfp4SignBit's to the top of a float.
+  constexpr U32 kSignShift = {16, 0, 19, 3, 17, 1, 18, 2, 16, 0, 19, 3, 17, 1, 18, 2};
   constexpr uint32_t kAll = ~uint32_t{0};
   constexpr U32 kLow = {kAll, kAll, kAll, kAll, kAll, kAll, kAll, kAll, 0, 0, 0, 0, 0, 0, 0, 0};
-  uint32_t words[2];
-  std::memcpy(words, data, sizeof(words));
+  uint32_t low, high;  // loaded one by one, so that they are broadcast from memory
+  std::memcpy(&low, data, sizeof(low));
+  std::memcpy(&high, data + sizeof(low), sizeof(high));
   const U32 zero = {};
   // Masks and an or: GCC 12 turns a shuffle of two broadcasts into scalar code.
-  const U32 spread = ((zero + words[0]) & kLow) | ((zero + words[1]) & ~kLow);
-  return simd::LookUp(kTable, std::bit_cast<I32>(spread >> kShift)) * scale;
+  const U32 spread = ((zero + low) & kLow) | ((zero + high) & ~kLow);
+  const F32 magnitude = simd::LookUp(kTable, std::bit_cast<I32>(spread >> kShift)) * scale;
+  const U32 sign = (spread << kSignShift) & 0x80000000u;
+  return std::bit_cast<F32>(std::bit_cast<U32>(magnitude) ^ sign);
 }
 
 KV_ALWAYS_INLINE F32 DecodeTernary(const uint8_t* data, float scale) {

@@ -122,8 +122,9 @@ TEST(Blocks, PackEvenChannelsIntoTheLowHalfOfAWord) {
   uint8_t scale = 0;
   EncodeBlock(Format::kNvfp4, x.data(), data.data(), &scale);
   EXPECT_EQ(E4m3ToFloat(scale) / 4, 1.0f);
-  // Channels 0 2 4 6 hold 0 1 0 1, channels 1 3 5 7 hold .5 1.5 .5 1.5.
-  const std::array<uint8_t, 8> expected = {0x20, 0x20, 0x31, 0x31, 0x20, 0x20, 0x31, 0xf1};
+  // Channels 0 2 4 6 have magnitudes 0 2 0 2 (0 1 0 1 in numbers), channels 1 3 5 7 have 1 3 1 3
+  // (.5 1.5 .5 1.5): 0b010'000'010'000 and 0b011'001'011'001.
+  const std::array<uint8_t, 8> expected = {0x10, 0x04, 0x59, 0x06, 0x10, 0x04, 0x59, 0x2e};
   EXPECT_TRUE(std::equal(expected.begin(), expected.end(), data.begin()));
 
   x.fill(0.0f);
@@ -144,6 +145,29 @@ TEST(Blocks, PackEvenChannelsIntoTheLowHalfOfAWord) {
     EXPECT_EQ(E4m3ToFloat(data[4 * word + 1]), 112.0f);
     EXPECT_EQ(E4m3ToFloat(data[4 * word + 2]), 224.0f);
     EXPECT_EQ(E4m3ToFloat(data[4 * word + 3]), 56.0f);
+  }
+}
+
+// What the order of nvfp4's bits is for: these expressions, which kernels/cuda reads pages with.
+TEST(Blocks, PairsOfNvfp4ChannelsAreMasksAndShiftsAwayFromBf16) {
+  constexpr std::array<float, 8> kMagnitudes = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+  std::mt19937 engine(1);
+  for (int trial = 0; trial < 1000; ++trial) {
+    std::array<float, 16> x{};
+    for (int i = 0; i < 8; ++i) x[i] = kMagnitudes[engine() % 8] * (engine() % 2 ? -1.0f : 1.0f);
+    x[8] = 6.0f;  // makes the scale one
+    std::array<uint8_t, 8> data{};
+    uint8_t scale = 0;
+    EncodeBlock(Format::kNvfp4, x.data(), data.data(), &scale);
+    const uint32_t w = data[0] | data[1] << 8 | data[2] << 16 | uint32_t{data[3]} << 24;
+    const uint32_t pairs[] = {w & 0x81c081c0, (w << 3) & 0x81c081c0,
+                              ((w << 6) & 0x01c001c0) | ((w << 1) & 0x80008000),
+                              ((w >> 3) & 0x01c001c0) | ((w << 2) & 0x80008000)};
+    for (int i = 0; i < 8; ++i) {
+      const auto half = static_cast<uint16_t>(pairs[i / 2] >> i % 2 * 16);
+      EXPECT_EQ(Bf16ToFloat(half) * 0x1p126f, x[i]) << i;
+      EXPECT_EQ(half >> 15, std::signbit(x[i])) << i;
+    }
   }
 }
 

@@ -127,10 +127,18 @@ TEST(PageGolden, EvenChannelsLieInTheLowHalfOfAWordAndOddOnesInItsHighHalf) {
   };
   EXPECT_EQ(channels_of_the_second_word(Format::kBf16), (std::vector<int>{2, 3}));
   EXPECT_EQ(channels_of_the_second_word(Format::kFp8), (std::vector<int>{4, 6, 5, 7}));
-  EXPECT_EQ(channels_of_the_second_word(Format::kNvfp4),
-            (std::vector<int>{8, 10, 12, 14, 9, 11, 13, 15}));
   EXPECT_EQ(channels_of_the_second_word(Format::kTernary),
             (std::vector<int>{16, 18, 20, 22, 24, 26, 28, 30, 17, 19, 21, 23, 25, 27, 29, 31}));
+}
+
+TEST(PageGolden, Nvfp4HasSignsAboveMagnitudesInEachHalfOfAWord) {
+  std::vector<int> magnitudes, signs;
+  for (int c = 8; c < 16; ++c) {
+    magnitudes.push_back(ChannelBit(Format::kNvfp4, c) - 32);
+    signs.push_back(Nvfp4SignBit(c) - 32);
+  }
+  EXPECT_EQ(magnitudes, (std::vector<int>{6, 16 + 6, 3, 16 + 3, 0, 16, 9, 16 + 9}));
+  EXPECT_EQ(signs, (std::vector<int>{15, 16 + 15, 12, 16 + 12, 14, 16 + 14, 13, 16 + 13}));
 }
 
 TEST(PageGolden, OffsetsAndSizesAreFixedForThreeModels) {
