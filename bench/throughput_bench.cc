@@ -26,7 +26,7 @@ using Json = nlohmann::ordered_json;
 struct Options {
   GpuFleetOptions fleet;
   std::vector<std::string> policies;
-  std::vector<uint32_t> batches = {8, 16, 64, 0};  // 0: the largest
+  std::vector<uint32_t> batches = {8, 16, 64, 256, 0};  // 0: the largest
   uint32_t steps = 256;
   double tflops = 800;
 };
@@ -44,8 +44,7 @@ double PaperSeconds(const GpuFleet& gpu, const FleetState& state, uint32_t batch
 
 constexpr uint32_t kWarmSteps = 16;
 
-// Starts a fleet of `batch` chains, or of as many as live to see it where `batch` is 0: what is
-// admitted may be more, since pages of other formats than class R's are promised to nobody.
+// Starts a fleet of `batch` chains, or, where that is 0, of as many as the pool holds.
 absl::StatusOr<uint32_t> Start(const Options& options, const PolicySpec& policy, uint32_t batch,
                                GpuFleet& gpu) {
   FleetOptions fleet{.policy = policy,
@@ -60,6 +59,7 @@ absl::StatusOr<uint32_t> Start(const Options& options, const PolicySpec& policy,
     if (started.ok()) return fleet.batch;
     const size_t held = gpu.fleet->running();
     KV_RETURN_IF_ERROR(gpu.fleet->Stop());
+    // Promises can keep a pool's last pages from chains that have outgrown theirs.
     if (batch != 0 || !absl::IsResourceExhausted(started)) return started;
     fleet.batch = static_cast<uint32_t>(held * 97 / 100);
   }

@@ -60,8 +60,9 @@ class Fleet {
   Fleet(Model* model, std::unique_ptr<Backend> backend, PagePool pool, uint32_t batch_max,
         PageWriter writer);
 
-  // How many chains of mixed ages the pool admits, up to batch_max: what the policy promises each
-  // must fit. Nothing is computed.
+  // How many chains of mixed ages the pool holds, up to batch_max, so that none is ever short of a
+  // page: all must be admitted, and what a smaller fleet's chains hold must fit for all. Nothing is
+  // computed.
   absl::StatusOr<uint32_t> LargestBatch(const FleetOptions& options);
 
   // Brings the chains to their ages. ResourceExhausted when the pool does not hold them; Stop then.
@@ -78,6 +79,8 @@ class Fleet {
  private:
   std::vector<uint32_t> Ages(const FleetOptions& options) const;
   absl::Status Submit(const FleetOptions& options, uint32_t age);
+  absl::Status Pretend(const FleetOptions& options);
+  absl::StatusOr<uint32_t> MostAdmitted(FleetOptions options);
   uint64_t LiveBytes(const SlotRecord& record) const;
 
   const CacheShape shape_;

@@ -21,8 +21,8 @@ struct GpuFleetOptions {
 };
 
 struct GpuFleet {
+  std::unique_ptr<Fleet> fleet;  // owns the backend, which the model goes before
   std::unique_ptr<CudaModel> model;
-  std::unique_ptr<Fleet> fleet;  // goes first
   cudaStream_t stream = nullptr;
   CacheShape shape;
   uint64_t pool_bytes = 0;
