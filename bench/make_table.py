@@ -70,20 +70,23 @@ def attend_table(result: dict, wanted=None) -> str:
 
 
 def throughput_table(result: dict) -> str:
-    head = ["policy", "batch", "tok/s", "vs full bf16", "ms a step", "on paper", "live tokens",
+    head = ["batch", "policy", "tok/s", "vs full bf16", "ms a step", "on paper, ms", "live tokens",
             "footprint", "J / 1,000 tokens"]
-    base = {case["kind"]: case["tokens_per_s"] for case in result["cases"]
-            if case.get("policy") == "full bf16" and "tokens_per_s" in case}
+
+    def group(case: dict):
+        return case["kind"] if case["kind"] == "largest" else case["batch"]
+
+    cases = [case for case in result["cases"] if "tokens_per_s" in case]
+    base = {group(case): case["tokens_per_s"] for case in cases if case["policy"] == "full bf16"}
     rows = []
-    for case in result["cases"]:
-        if "tokens_per_s" not in case:
-            continue
-        ratio = case["tokens_per_s"] / base[case["kind"]] if case["kind"] in base else None
+    for case in sorted(cases, key=lambda case: (case["kind"], case["batch"] * (case["kind"] == "equal"))):
+        ratio = case["tokens_per_s"] / base[group(case)] if group(case) in base else None
         joules = case.get("joules_per_token")
-        rows.append([case["policy"], f"{case['batch']} ({case['kind']})",
-                     f"{case['tokens_per_s']:,.0f}", f"{ratio:.1f}x" if ratio else "–",
-                     f"{case['step_ms']:.2f}", f"{case['paper_step_ms']:.2f} ms",
-                     f"{case['live_tokens_mean']:,.0f}", f"{case['footprint_share'] * 100:.1f} %",
+        rows.append([f"{case['batch']}{', the largest' if case['kind'] == 'largest' else ''}",
+                     case["policy"], f"{case['tokens_per_s']:,.0f}",
+                     f"{ratio:.1f}x" if ratio else "–", f"{case['step_ms']:.2f}",
+                     f"{case['paper_step_ms']:.2f}", f"{case['live_tokens_mean']:,.0f}",
+                     f"{case['footprint_share'] * 100:.2f} %",
                      f"{joules * 1000:.0f}" if joules else "–"])
     return origin(result) + "\n" + table(head, rows)
 
