@@ -146,6 +146,7 @@ absl::Status BoundaryWork::Seal(absl::Span<Chain* const> chains) {
   sealed_.assign(chains.size(), {});
   std::vector<Chain*> ready;
   std::vector<size_t> ready_index;
+  std::vector<Thought> labels;
   std::vector<SealOrder> orders;
   for (size_t i = 0; i < chains.size(); ++i) {
     Thought thought = chains[i]->label;
@@ -156,7 +157,9 @@ absl::Status BoundaryWork::Seal(absl::Span<Chain* const> chains) {
       continue;
     }
     KV_RETURN_IF_ERROR(room);
-    orders.push_back({.sequence = static_cast<uint32_t>(ready.size()), .thought = thought});
+    orders.push_back({.sequence = static_cast<uint32_t>(ready.size()),
+                      .thought = chains[i]->cache->PagesOf(thought)});
+    labels.push_back(thought);
     ready.push_back(chains[i]);
     ready_index.push_back(i);
   }
@@ -167,7 +170,7 @@ absl::Status BoundaryWork::Seal(absl::Span<Chain* const> chains) {
   for (size_t i = 0; i < ready.size(); ++i) {
     Chain& chain = *ready[i];
     Sealed& sealed = sealed_[ready_index[i]];
-    sealed.runs = chain.cache->CommitSeal(orders[i].thought, chain.starts_window);
+    sealed.runs = chain.cache->CommitSeal(labels[i], chain.starts_window);
     if (!sealed.runs.back().pinned) chain.starts_window = false;
     sealed.refresh = EndsWindow(chain);
     sealed.done = true;

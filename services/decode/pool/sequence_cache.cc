@@ -28,8 +28,15 @@ SequenceView SequenceCache::view() const {
   return view;
 }
 
+Thought SequenceCache::PagesOf(Thought thought) const {
+  for (const Thought other : kThoughts) {
+    if (options_.formats.of(other) == options_.formats.of(thought)) return other;
+  }
+  return thought;
+}
+
 uint32_t SequenceCache::DeadSlots(Thought thought) const {
-  const size_t c = Index(thought);
+  const size_t c = Index(PagesOf(thought));
   return static_cast<uint32_t>(pages_[c].size()) * kSlotsPerPage - live_[c];
 }
 
@@ -45,9 +52,9 @@ absl::StatusOr<SealOrder> SequenceCache::PlanSeal(Thought thought, uint32_t view
     const bool promised = reserved_left_ > 0 && format == options_.formats.of(Thought::kReasoning);
     KV_ASSIGN_OR_RETURN(const PageOffset page, pool_->Allocate(format, promised));
     if (promised) --reserved_left_;
-    pages_[Index(thought)].push_back(page);
+    pages_[Index(PagesOf(thought))].push_back(page);
   }
-  return SealOrder{.sequence = view_index, .thought = thought};
+  return SealOrder{.sequence = view_index, .thought = PagesOf(thought)};
 }
 
 std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts_window) {
@@ -65,9 +72,10 @@ std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts
                     .starts_window = starts_window});
   }
   for (const SealedTokens& run : runs) RecordSealed(state_, run);
-  live_[Index(thought)] += open_count_;
+  const size_t holder = Index(PagesOf(thought));
+  live_[holder] += open_count_;
   open_count_ = 0;
-  KV_CHECK(live_[Index(thought)] <= pages_[Index(thought)].size() * kSlotsPerPage);
+  KV_CHECK(live_[holder] <= pages_[holder].size() * kSlotsPerPage);
   return runs;
 }
 
@@ -80,7 +88,7 @@ absl::StatusOr<AnnealOrder> SequenceCache::PlanAnneal(const Anneal& anneal, Sele
           absl::StrCat("segment at ", anneal.first_position, " is pinned"));
     }
     return AnnealOrder{.sequence = view_index,
-                       .thought = segment.label,
+                       .thought = PagesOf(segment.label),
                        .first_position = segment.first_position,
                        .end_position = segment.end_position(),
                        .keep = anneal.keep,
@@ -97,12 +105,13 @@ absl::StatusOr<uint32_t> SequenceCache::CommitAnneal(const Anneal& anneal) {
   }
   KV_RETURN_IF_ERROR(RecordAnneal(state_, anneal));
   const uint32_t evicted = before - state_.live_tokens();
-  uint32_t& live = live_[Index(thought)];
+  const Thought holder = PagesOf(thought);
+  uint32_t& live = live_[Index(holder)];
   KV_CHECK(live >= evicted);
   live -= evicted;
-  // Pages are shared by all lanes, and which slots died differs by lane: only a class without any
-  // live slot is sure to have free pages.
-  if (live == 0) KV_RETURN_IF_ERROR(FreeClass(thought));
+  // Pages are shared by all lanes, and which slots died differs by lane: only where no slot at all
+  // is live are pages sure to be free.
+  if (live == 0) KV_RETURN_IF_ERROR(FreePages(holder));
   return evicted;
 }
 
@@ -128,21 +137,21 @@ absl::Status SequenceCache::Release() {
     reserved_left_ = 0;
   }
   absl::Status status = backend_->ZeroOpenGroup(options_.open_group);
-  for (const Thought thought : kThoughts) status.Update(FreeClass(thought));
+  for (const Thought thought : kThoughts) status.Update(FreePages(thought));
   return status;
 }
 
-absl::Status SequenceCache::FreeClass(Thought thought) {
-  const PageFormat format = options_.formats.of(thought);
+absl::Status SequenceCache::FreePages(Thought holder) {
+  const PageFormat format = options_.formats.of(holder);
   const uint64_t page_bytes = pool_->layout(format).page_bytes;
-  std::vector<PageOffset>& pages = pages_[Index(thought)];
+  std::vector<PageOffset>& pages = pages_[Index(holder)];
   // A page that could not be zeroed stays out of use: it must never reach another tenant.
   for (const PageOffset page : pages) {
     KV_RETURN_IF_ERROR(backend_->Zero(page, page_bytes));
     pool_->Free(format, page);
   }
   pages.clear();
-  live_[Index(thought)] = 0;
+  live_[Index(holder)] = 0;
   return absl::OkStatus();
 }
 

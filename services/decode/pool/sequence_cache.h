@@ -43,14 +43,17 @@ class SequenceCache {
   uint32_t live_tokens() const {
     return state_.live_tokens() + state_.pinned_tokens() + open_count_;
   }
-  // Dead slots of a class: what Seal can fill before it needs a page.
+  // The class whose block table holds `thought`'s pages: the first one of the same format. Classes
+  // of one format share pages, so that a slot one of them frees is free for all.
+  Thought PagesOf(Thought thought) const;
+  // Dead slots in a class's pages: what Seal can fill before it needs a page.
   uint32_t DeadSlots(Thought thought) const;
 
   // A step appended `count` tokens to the open group.
   void CommitAppend(uint32_t count);
 
-  // Makes room for the open group in `thought`'s pages. ResourceExhausted, with nothing changed,
-  // when a page is needed and the pool has none.
+  // Makes room for the open group in `thought`'s pages, and gives the kernel's order.
+  // ResourceExhausted, with nothing changed, when a page is needed and the pool has none.
   absl::StatusOr<SealOrder> PlanSeal(Thought thought, uint32_t view_index);
   // The open group was sealed. Returns what to report: a group that holds the prompt's end makes
   // two runs. `starts_window`: its first generated token is the first of a window.
@@ -59,7 +62,7 @@ class SequenceCache {
   // The kernel order for `anneal`. NotFound / FailedPrecondition as RecordAnneal.
   absl::StatusOr<AnnealOrder> PlanAnneal(const Anneal& anneal, Selector selector,
                                          uint32_t view_index) const;
-  // The anneal was carried out. Pages of a class left without any live slot go back to the pool,
+  // The anneal was carried out. Pages of a format left without any live slot go back to the pool,
   // zeroed. Returns the number of tokens evicted in each lane.
   absl::StatusOr<uint32_t> CommitAnneal(const Anneal& anneal);
 
@@ -74,7 +77,8 @@ class SequenceCache {
   absl::Status Release();
 
  private:
-  absl::Status FreeClass(Thought thought);
+  // Returns every page in the block table of `holder`, zeroed.
+  absl::Status FreePages(Thought holder);
 
   PagePool* pool_;
   Backend* backend_;
@@ -83,8 +87,9 @@ class SequenceCache {
   uint32_t reserved_left_;
   uint32_t open_count_ = 0;
   bool released_ = false;
+  // By PagesOf: block tables, and live slots of a lane in them.
   std::array<std::vector<PageOffset>, kThoughtCount> pages_;
-  std::array<uint32_t, kThoughtCount> live_{};  // live slots of a lane, by class
+  std::array<uint32_t, kThoughtCount> live_{};
   SequenceState state_;
 };
 

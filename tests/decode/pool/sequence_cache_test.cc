@@ -60,6 +60,10 @@ class SequenceCacheTest : public testing::Test {
     cache_->CommitSeal(thought, starts_window);
   }
 
+  uint64_t Pages(Thought thought) const {
+    return cache_->view().pages[Index(cache_->PagesOf(thought))].size();
+  }
+
   void Anneal(uint32_t first_position, uint32_t keep) {
     const palimpsest::Anneal anneal{.first_position = first_position, .keep = keep, .demotions = 1};
     const auto order = cache_->PlanAnneal(anneal, Selector::kKMeansMedoids, 0);
@@ -160,7 +164,7 @@ TEST_F(SequenceCacheTest, FreedSlotsAreFilledBeforeAPageIsTaken) {
     Append();
     if (cache_->open_count() == kGroupTokens) Seal(Thought::kReasoning, i == kGroupTokens - 1);
   }
-  const uint64_t pages_before = cache_->view().pages[Index(Thought::kReasoning)].size();
+  const uint64_t pages_before = Pages(Thought::kReasoning);
   EXPECT_EQ(pages_before, 6u);
   Anneal(kPrompt, 20);  // 87 generated tokens, 67 slots freed
   for (int i = 0; i < 4 * kGroupTokens; ++i) {
@@ -168,7 +172,27 @@ TEST_F(SequenceCacheTest, FreedSlotsAreFilledBeforeAPageIsTaken) {
     if (cache_->open_count() == kGroupTokens) Seal(Thought::kReasoning, false);
     ExpectDeviceAgrees();
   }
-  EXPECT_EQ(cache_->view().pages[Index(Thought::kReasoning)].size(), pages_before);
+  EXPECT_EQ(Pages(Thought::kReasoning), pages_before);
+}
+
+TEST_F(SequenceCacheTest, ClassesOfOneFormatFillEachOthersFreedSlots) {
+  Make(ClassFormats::R4E4T2());
+  for (int i = 0; i < 6 * kGroupTokens; ++i) {
+    Append();
+    if (cache_->open_count() == kGroupTokens) Seal(Thought::kReasoning, i == kGroupTokens - 1);
+  }
+  Anneal(kPrompt, 20);
+  const uint64_t pages_before = Pages(Thought::kReasoning);
+  for (int i = 0; i < 4 * kGroupTokens; ++i) {
+    Append();
+    if (cache_->open_count() == kGroupTokens) Seal(Thought::kExecution, i == kGroupTokens - 1);
+    ExpectDeviceAgrees();
+  }
+  EXPECT_EQ(Pages(Thought::kReasoning), pages_before);
+  EXPECT_EQ(cache_->PagesOf(Thought::kReasoning), cache_->PagesOf(Thought::kExecution));
+  EXPECT_NE(cache_->PagesOf(Thought::kReasoning), cache_->PagesOf(Thought::kTransition));
+  Anneal(6 * kGroupTokens, 8);  // the segment of class E, out of the pages it shares
+  ExpectDeviceAgrees();
 }
 
 TEST_F(SequenceCacheTest, AClassLeftWithoutALiveTokenGivesItsPagesBack) {
