@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Anneal as the backend does it: pages to the device, tasks with the launches (anneal.h).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/anneal.h"
+#include "kernels/cuda/device_context.h"
+#include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/order_staging.h"
+
+namespace palimpsest::cuda {
+
+class Annealer {
+ public:
+  static absl::StatusOr<Annealer> Make(const DeviceContext& device);
+
+  // InvalidArgument, with nothing done, for a segment too long for K-means.
+  // REQUIRES: arguments checked (kernels/checks.h).
+  absl::Status Anneal(const DeviceContext& device, absl::Span<const SequenceView> sequences,
+                      absl::Span<const AnnealOrder> orders, OrderStaging* staging);
+
+ private:
+  // Fills tasks_ and copies the pages they name, to what is returned.
+  absl::StatusOr<const PageEntry*> Stage(absl::Span<const SequenceView> sequences,
+                                         absl::Span<const AnnealOrder> orders, cudaStream_t stream,
+                                         OrderStaging* staging);
+
+  uint64_t scratch_bytes_ = 0;
+  DeviceBytes scratch_;
+  std::vector<AnnealTask> tasks_;
+};
+
+}  // namespace palimpsest::cuda

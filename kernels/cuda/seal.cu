@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bytes of a group: 16 tokens of bf16 in, the same tokens in the class's formats out, and the live
+// masks of the class's pages (2 bytes a lane and page) once or twice. For an 8B model (32 layers, 8
+// KV heads of 128): 2 MiB in, 0.6 MiB out as nvfp4.
+#include "kernels/cuda/codec.cuh"
+#include "kernels/cuda/seal.h"
+
+namespace palimpsest::cuda {
+namespace {
+
+constexpr int kLanesPerCta = 32;
+constexpr int kStrips = 16;  // a class's pages are counted in so many runs at once
+
+// Marks lie lane beside lane in a page, so a warp looks at 32 lanes of one page at a time.
+// Threads (lane, strip).
+__global__ void __launch_bounds__(kLanesPerCta* kStrips)
+    PlaceTokensKernel(const __grid_constant__ SealParams p) {
+  __shared__ uint32_t dead_of[kStrips][kLanesPerCta];
+  const uint32_t lanes = p.pool.layers * p.pool.kv_heads;
+  const uint32_t ctas = (lanes + kLanesPerCta - 1) / kLanesPerCta;  // an order's
+  const uint32_t order_index = blockIdx.x / ctas;
+  const uint32_t lane = blockIdx.x % ctas * kLanesPerCta + threadIdx.x;
+  const uint32_t strip = threadIdx.y;
+  const SealEntry order = p.orders[order_index];
+  const PageEntry* entries = p.entries + order.first_page;
+  const uint8_t* masks = p.pool.pages + p.layouts.of[order.format_pair].masks_offset + lane * 2;
+  const auto dead_slots = [&](uint32_t page) {
+    const PageEntry offset = entries[page] & ~PageEntry{kFormatPairs - 1};
+    return ~*reinterpret_cast<const uint16_t*>(masks + offset) & 0xffffu;
+  };
+
+  const uint32_t per_strip = (order.page_count + kStrips - 1) / kStrips;
+  const uint32_t first = min(strip * per_strip, order.page_count);
+  const uint32_t end = min(first + per_strip, order.page_count);
+  uint32_t dead = 0;
+  if (lane < lanes) {
+#pragma unroll 8
+    for (uint32_t page = first; page < end; ++page) dead += __popc(dead_slots(page));
+  }
+  dead_of[strip][threadIdx.x] = dead;
+  __syncthreads();
+  if (lane >= lanes) return;
+  uint32_t before = 0;
+  for (uint32_t i = 0; i < strip; ++i) before += dead_of[i][threadIdx.x];
+  if (strip == kStrips - 1 && before + dead < order.open_count) {
+    *p.refused_call = p.call;
+    p.faults.Raise({.kind = FaultKind::kTooFewDeadSlots,
+                    .sequence = order.sequence,
+                    .thought = order.thought,
+                    .layer = lane / p.pool.kv_heads,
+                    .kv_head = lane % p.pool.kv_heads,
+                    .found = before + dead,
+                    .needed = order.open_count});
+  }
+  SlotPlace* places = p.places + (size_t{order_index} * lanes + lane) * kGroupTokens;
+  uint32_t token = before;
+  for (uint32_t page = first; page < end && token < order.open_count; ++page) {
+    const SlotPlace offset = entries[page] & ~PageEntry{kFormatPairs - 1};
+    for (uint32_t slots = dead_slots(page); slots != 0 && token < order.open_count;
+         slots &= slots - 1) {
+      places[token++] = offset | static_cast<uint32_t>(__ffs(slots) - 1);
+    }
+  }
+}
+
+// Writes one block of 16 channels. `data` and `scales` are those of slot 0.
+template <int kDim>
+__device__ void WriteBlock(Format format, const RawBlock& raw, uint32_t slot, uint32_t block,
+                           uint8_t* data, uint8_t* scales) {
+  constexpr uint32_t kBlocks = kDim / kChannelsPerScale;
+  const uint32_t at = slot * kBlocks + block;
+  float x[kChannelsPerScale];
+  ToFloats(raw, x);
+  switch (format) {
+    case Format::kBf16:  // the open group holds what bf16 pages hold
+      reinterpret_cast<uint4*>(data)[2 * at] = raw.words[0];
+      reinterpret_cast<uint4*>(data)[2 * at + 1] = raw.words[1];
+      return;
+    case Format::kFp8:
+      reinterpret_cast<uint4*>(data)[at] = EncodeFp8(x, scales + at);
+      return;
+    case Format::kNvfp4:
+      reinterpret_cast<uint2*>(data)[at] = EncodeNvfp4(x, scales + at);
+      return;
+    case Format::kTernary:
+      reinterpret_cast<uint32_t*>(data)[at] = EncodeTernary(x, scales + at);
+      return;
+  }
+}
+
+// Makes the slots of all tokens that went into token `first`'s page live. REQUIRES: it is the
+// first of them; tokens of a page follow one another.
+__device__ void MarkLive(const SlotPlace* places, uint32_t first, uint32_t count, uint8_t* masks) {
+  const SlotPlace page = places[first] / kSlotsPerPage;
+  uint32_t live = 0;
+  for (uint32_t i = first; i < count && places[i] / kSlotsPerPage == page; ++i) {
+    live |= 1u << (places[i] % kSlotsPerPage);
+  }
+  auto* mask = reinterpret_cast<uint16_t*>(masks + page * kSlotsPerPage);
+  *mask = static_cast<uint16_t>(*mask | live);
+}
+
+// A CTA is a lane of an order; a thread one block of 16 channels of one token's K or V, in the
+// order in which they lie in the open group. What costs time is waiting for three loads, each of
+// which says where the next is; so registers are held down to 40 for three quarters of all warps.
+template <int kDim>
+__global__ void __launch_bounds__(2 * kDim, 768 / kDim)
+    WriteSlotsKernel(const __grid_constant__ SealParams p) {
+  constexpr uint32_t kBlocks = kDim / kChannelsPerScale;
+  static_assert(2 * kDim == 2 * kGroupTokens * kBlocks);
+  const uint32_t lanes = p.pool.layers * p.pool.kv_heads;
+  const SealEntry order = p.orders[blockIdx.x / lanes];
+  const uint32_t lane = blockIdx.x % lanes;
+  const uint32_t block = threadIdx.x % kBlocks;
+  const uint32_t token = threadIdx.x / kBlocks % kGroupTokens;
+  const bool is_value = threadIdx.x >= kGroupTokens * kBlocks;
+  if (*p.refused_call == p.call || token >= order.open_count) return;
+
+  const auto* open = reinterpret_cast<const uint4*>(p.pool.open_groups) +
+                     (size_t{order.open_group} * lanes + lane) * (2 * kGroupTokens * kBlocks * 2);
+  const RawBlock raw = {open[2 * threadIdx.x], open[2 * threadIdx.x + 1]};
+
+  const SlotPlace* places = p.places + size_t{blockIdx.x} * kGroupTokens;
+  const SlotPlace place = places[token];
+  const auto slot = static_cast<uint32_t>(place % kSlotsPerPage);
+  const DeviceLayout& layout = p.layouts.of[order.format_pair];
+  uint8_t* page = p.pool.pages + (place - slot);
+  uint8_t* bytes = page + size_t{lane} * layout.lane_bytes;
+  if (is_value) {
+    WriteBlock<kDim>(static_cast<Format>(order.format_pair % 4), raw, slot, block,
+                     bytes + layout.v_data_offset, bytes + layout.v_scales_offset);
+  } else {
+    WriteBlock<kDim>(static_cast<Format>(order.format_pair / 4), raw, slot, block, bytes,
+                     bytes + layout.k_scales_offset);
+  }
+  if (is_value || block != 0) return;
+  reinterpret_cast<uint32_t*>(page + layout.positions_offset)[lane * kSlotsPerPage + slot] =
+      order.open_position + token;
+  const bool first_of_page =
+      token == 0 || places[token - 1] / kSlotsPerPage != place / kSlotsPerPage;
+  if (first_of_page) {
+    MarkLive(places, token, order.open_count, p.pool.pages + layout.masks_offset + lane * 2);
+  }
+}
+
+}  // namespace
+
+cudaError_t LaunchSeal(const SealParams& params, cudaStream_t stream) {
+  if (params.order_count == 0) return cudaSuccess;
+  const auto lanes = static_cast<uint32_t>(params.pool.layers * params.pool.kv_heads);
+  const uint32_t place_ctas = params.order_count * ((lanes + kLanesPerCta - 1) / kLanesPerCta);
+  PlaceTokensKernel<<<place_ctas, dim3(kLanesPerCta, kStrips), 0, stream>>>(params);
+  const uint32_t ctas = params.order_count * lanes;
+  if (params.pool.head_dim == 64) {
+    WriteSlotsKernel<64><<<ctas, 2 * 64, 0, stream>>>(params);
+  } else {
+    WriteSlotsKernel<128><<<ctas, 2 * 128, 0, stream>>>(params);
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace palimpsest::cuda

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Open groups into pages: quantise, and place into dead slots.
+//
+// Two launches. The first finds a place for every token of every lane and writes nothing but a
+// table of places; where a lane lacks room it marks the whole call. The second, unless the call is
+// marked, quantises and writes. So a call is carried out whole or not at all, without the host.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/fault_sink.h"
+#include "kernels/cuda/step_tables.h"
+
+namespace palimpsest::cuda {
+
+// One SealOrder as the device sees it. The pages of its class lie at entries[first_page ...].
+struct SealEntry {
+  uint32_t first_page = 0;
+  uint32_t page_count = 0;
+  uint32_t open_group = 0;
+  uint32_t open_count = 0;
+  uint32_t open_position = 0;
+  uint32_t format_pair = 0;
+  uint32_t sequence = 0;  // for what is told of a fault
+  uint32_t thought = 0;
+};
+static_assert(sizeof(SealEntry) == 32);
+
+// Where a token goes: the page's offset, with the slot in the low four bits.
+using SlotPlace = uint64_t;
+
+struct SealParams {
+  DevicePool pool;
+  DeviceLayouts layouts;
+  const SealEntry* orders = nullptr;
+  const PageEntry* entries = nullptr;
+  uint32_t order_count = 0;
+  SlotPlace* places = nullptr;       // [order_count][lanes][16]
+  uint32_t* refused_call = nullptr;  // the number of the last call that lacked room
+  uint32_t call = 0;                 // this one's: 1, 2, ...
+  FaultSink faults;
+};
+
+// REQUIRES: head_dim 64 or 128; pages of one call do not overlap.
+cudaError_t LaunchSeal(const SealParams& params, cudaStream_t stream);
+
+}  // namespace palimpsest::cuda

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tables that the host makes anew for every call and the device reads: one device block of fixed
+// addresses and two pinned copies of it, filled in turn, so that the host never writes what is
+// still being copied and does not wait for it either.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/cuda/device_memory.h"
+
+namespace palimpsest::cuda {
+
+// Lays arrays out one behind the other, each at a multiple of 256 bytes.
+class ArrayPacker {
+ public:
+  // Where the array of `count` elements begins.
+  template <typename T>
+  uint64_t Add(uint64_t count) {
+    constexpr uint64_t kAlignment = 256;
+    static_assert(alignof(T) <= kAlignment);
+    const uint64_t offset = bytes_;
+    bytes_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    return offset;
+  }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  uint64_t bytes_ = 0;
+};
+
+class StagedBlock {
+ public:
+  StagedBlock() = default;
+  static absl::StatusOr<StagedBlock> Make(uint64_t bytes, cudaStream_t stream, const char* what);
+
+  uint8_t* device() const { return device_.get(); }
+
+  // The host copy to fill next. Waits only if both are still being copied: a host two calls ahead.
+  absl::StatusOr<uint8_t*> Begin();
+  // Orders the copy of the first `bytes` bytes of what Begin gave.
+  absl::Status Copy(uint64_t bytes, cudaStream_t stream);
+
+ private:
+  struct HostCopy {
+    PinnedBytes bytes;
+    Event copied;
+  };
+  DeviceBytes device_;
+  std::array<HostCopy, 2> copies_;
+  size_t next_ = 0;
+};
+
+}  // namespace palimpsest::cuda
