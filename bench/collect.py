@@ -26,7 +26,10 @@ def read_lines(path: pathlib.Path) -> list[dict]:
 def join_attend(lines: list[dict]) -> dict:
     """{device..., others: {...}, cases: [{shape, batch, live, palimpsest: {...}, ...}]}"""
     heads = [line for line in lines if "device" in line]
-    result = {k: v for k, v in next(h for h in heads if "commit" in h).items()}
+    ours = next((head for head in heads if "commit" in head), None)
+    if ours is None:
+        sys.exit("collect: nothing of attend_bench among the inputs; others are joined to it")
+    result = dict(ours)
     for head in heads:
         if "commit" not in head:
             if head["device"] != result["device"]:

@@ -31,7 +31,7 @@ struct Options {
   GpuFleetOptions fleet = {.batch_max = 256};
   std::vector<std::string> policies = {"thinkv k=1024", "full bf16"};
   std::vector<uint32_t> batches = {1, 8, 64, 256};
-  uint32_t steps = 256;
+  uint32_t steps = 128;  // a window: every chain refreshes once
 };
 
 // Chains of mixed ages where the pool holds them, else the oldest equal age at which it does.
@@ -84,6 +84,11 @@ absl::Status Measure(const Options& options, const Ceilings& ceilings, const Fle
   }
   parts["idle"] = Rounded(step_ms - device.busy_seconds() / options.steps * 1e3, 3);
   (*line)["ms"] = parts;
+  Json idle;
+  for (const auto& [family, seconds] : device.idle_before) {
+    idle[family] = Rounded(seconds / options.steps * 1e3, 3);
+  }
+  (*line)["recorded_idle_ms_before"] = idle;
   (*line)["launches_a_step"] = device.records / options.steps;
   return absl::OkStatus();
 }

@@ -27,7 +27,7 @@ struct Options {
   GpuFleetOptions fleet;
   std::vector<std::string> policies;
   std::vector<uint32_t> batches = {8, 16, 64, 256, 0};  // 0: the largest
-  uint32_t steps = 256;
+  uint32_t steps = 128;                                 // a window: every chain refreshes once
   double tflops = 800;
 };
 

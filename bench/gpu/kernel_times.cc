@@ -115,10 +115,11 @@ class CuptiTimes final : public KernelTimes {
     if (dropped > 0) return absl::DataLossError(absl::StrCat(dropped, " records were dropped"));
     std::sort(intervals.begin(), intervals.end(),
               [](const Interval& a, const Interval& b) { return a.begin < b.begin; });
-    DeviceTimes times{.seconds = {}, .records = intervals.size()};
-    uint64_t done = 0;
+    DeviceTimes times{.seconds = {}, .idle_before = {}, .records = intervals.size()};
+    uint64_t done = intervals.empty() ? 0 : intervals.front().begin;
     for (const Interval& interval : intervals) {
       const uint64_t begin = std::max(done, interval.begin);
+      times.idle_before[std::string(interval.family)] += static_cast<double>(begin - done) * 1e-9;
       if (interval.end <= begin) continue;
       times.seconds[std::string(interval.family)] +=
           static_cast<double>(interval.end - begin) * 1e-9;

@@ -16,6 +16,9 @@ struct DeviceTimes {
   // Seconds by family ("weights", "attention", "append", "quantise", "sparsity", "anneal",
   // "sampling", "other"). Where two overlap, the one that began first has the time.
   std::map<std::string, double> seconds;
+  // Seconds the device waited before work of a family came: where a step idles, with what recording
+  // adds to it.
+  std::map<std::string, double> idle_before;
   double busy_seconds() const;
   size_t records = 0;
 };
