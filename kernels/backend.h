@@ -31,7 +31,7 @@
 
 namespace palimpsest {
 
-// Where a page lies: bytes from the start of the device pool. A multiple of 16.
+// Where a page lies: bytes from the start of the device pool. A multiple of kPageAlignment.
 using PageOffset = uint64_t;
 inline constexpr uint32_t kNoOpenGroup = ~uint32_t{0};
 

@@ -9,7 +9,7 @@
 //                             V scales[16][D / 16]          E4M3, absent for bf16 }
 //          [layer][kv_head] positions[16] u32   position of the token in its sequence
 //          [layer][kv_head] live mask      u16   bit s: slot s holds a live token
-//          zero padding to a multiple of 16 bytes
+//          zero padding to a multiple of kPageAlignment bytes
 //
 // A slot is self-contained: its scales lie beside it, so that a dead slot can be overwritten
 // without touching another token. All integers are little-endian.
@@ -39,7 +39,7 @@ namespace palimpsest {
 inline constexpr int kSlotsPerPage = 16;
 inline constexpr int kGroupTokens = 16;  // tokens quantised together: one page's worth
 inline constexpr int kChannelsPerScale = 16;
-inline constexpr size_t kPageAlignment = 16;
+inline constexpr size_t kPageAlignment = 128;  // a line of the caches: so every lane starts at one
 
 // What a model's cache looks like. head_dim is a multiple of 16.
 struct CacheShape {

@@ -14,6 +14,7 @@
 
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/attend_tile.cuh"
+#include "kernels/cuda/launch_order.cuh"
 #include "kernels/cuda/page_stream.cuh"
 
 namespace palimpsest::cuda {
@@ -21,7 +22,7 @@ namespace {
 
 constexpr int kWarps = 12;  // 168 registers a thread
 constexpr int kThreads = kWarps * 32;
-static_assert(kWarps < 16);                // named barriers
+static_assert(kWarps <= 16);               // named barriers; no team begins with the last warp
 constexpr uint32_t kRingBytes = 18 << 10;  // two bf16 lanes at head_dim 128, eight of nvfp4
 
 struct alignas(128) SharedMemory {
@@ -123,6 +124,7 @@ class Attention {
                   item.stage_bytes_16 * 16u, ring_bytes_);
     const size_t lanes = size_t{item.open_group} * p_.pool.layers * p_.pool.kv_heads + lane_index;
     const uint8_t* open = p_.pool.open_groups + lanes * kOpenLaneBytes;
+    WaitForPredecessor();
     if (item.with_open_group != 0) PrefetchOpenGroup(open);
     LoadQueries(item);
     WarpState<kDim> state;
@@ -171,20 +173,20 @@ class Attention {
   }
 
   __device__ __forceinline__ void FoldPage(const StreamedPage& page, WarpState<kDim>& state) const {
-    const DeviceLayout& layout = p_.layouts.of[page.format_pair];
     float s[4];
+    const uint8_t* values = page.bytes;
     switch (static_cast<Format>(page.format_pair / 4)) {
       case Format::kBf16:
-        Logits<Format::kBf16>(page.bytes, layout, s);
+        values += Logits<Format::kBf16>(page.bytes, s);
         break;
       case Format::kFp8:
-        Logits<Format::kFp8>(page.bytes, layout, s);
+        values += Logits<Format::kFp8>(page.bytes, s);
         break;
       case Format::kNvfp4:
-        Logits<Format::kNvfp4>(page.bytes, layout, s);
+        values += Logits<Format::kNvfp4>(page.bytes, s);
         break;
       case Format::kTernary:
-        Logits<Format::kTernary>(page.bytes, layout, s);
+        values += Logits<Format::kTernary>(page.bytes, s);
         break;
     }
     const uint32_t live = page.live >> SlotOfRow(lane_ / 4);
@@ -192,40 +194,40 @@ class Attention {
     if ((live >> 8 & 1) == 0) s[2] = s[3] = -INFINITY;
     switch (static_cast<Format>(page.format_pair % 4)) {
       case Format::kBf16:
-        return Values<Format::kBf16>(page.bytes, layout, s, state);
+        return Values<Format::kBf16>(values, s, state);
       case Format::kFp8:
-        return Values<Format::kFp8>(page.bytes, layout, s, state);
+        return Values<Format::kFp8>(values, s, state);
       case Format::kNvfp4:
-        return Values<Format::kNvfp4>(page.bytes, layout, s, state);
+        return Values<Format::kNvfp4>(values, s, state);
       case Format::kTernary:
-        return Values<Format::kTernary>(page.bytes, layout, s, state);
+        return Values<Format::kTernary>(values, s, state);
     }
   }
 
+  // Logits (log2) of the 16 slots whose K lies at `keys`; returns how far behind it V lies.
   template <Format kFormat>
-  __device__ __forceinline__ void Logits(const uint8_t* bytes, const DeviceLayout& layout,
-                                         float (&s)[4]) const {
-    TileLogits<kFormat, kDim>(bytes, bytes + layout.k_scales_offset, q_, lane_, s);
+  __device__ __forceinline__ uint32_t Logits(const uint8_t* keys, float (&s)[4]) const {
+    TileLogits<kFormat, kDim>(keys, q_, lane_, s);
     constexpr float kFactor = PowerOfTwo(FactorExponent<kFormat>());
     const float scale = p_.scale_log2 * kFactor;
 #pragma unroll
     for (int i = 0; i < 4; ++i) s[i] *= scale;
+    return kTileBytes<kFormat, kDim>;
   }
 
   template <Format kFormat>
-  __device__ __forceinline__ void Values(const uint8_t* bytes, const DeviceLayout& layout,
-                                         float (&s)[4], WarpState<kDim>& state) const {
+  __device__ __forceinline__ void Values(const uint8_t* values, float (&s)[4],
+                                         WarpState<kDim>& state) const {
+    const ValueTile<kFormat, kDim> tile(values, lane_);  // on its way during the softmax
     state.template Exponentiate<FactorExponent<kFormat>()>(s);
-    TileValues<kFormat, kDim>(bytes + layout.v_data_offset, bytes + layout.v_scales_offset, s,
-                              lane_, state.o);
+    TileValues<kFormat, kDim>(tile, s, state.o);
   }
 
   // The open group lies like the lane of a bf16 page. Causal inside the step.
   __device__ void FoldOpenGroup(const uint8_t* open, const AttendItem& item,
                                 WarpState<kDim>& state) const {
-    const DeviceLayout layout{.v_data_offset = kGroupTokens * kDim * 2};
     float s[4];
-    Logits<Format::kBf16>(open, layout, s);
+    const uint8_t* values = open + Logits<Format::kBf16>(open, s);
     const uint32_t slot = SlotOfRow(lane_ / 4);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -235,7 +237,7 @@ class Attention {
       const uint32_t tokens = min(seen, uint32_t{item.open_count} + item.row_count);
       if (slot + 8 * (i / 2) >= tokens) s[i] = -INFINITY;
     }
-    Values<Format::kBf16>(open, layout, s, state);
+    Values<Format::kBf16>(values, s, state);
   }
 
   __device__ void Write(const AttendItem& item, const WarpState<kDim>& state) const {
@@ -359,6 +361,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     AttendKernel(const __grid_constant__ AttendParams params) {
   extern __shared__ __align__(128) uint8_t bytes[];
   SharedMemory& shared = *reinterpret_cast<SharedMemory*>(bytes);
+  AllowSuccessor();
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t stretch = blockIdx.x * kWarps + warp;
   const uint32_t begin = params.buffers.first_item[stretch];
@@ -373,13 +376,24 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
+// May start before the kernel in front of it has ended: pages and tables are from before the step's
+// layers, and WaitForPredecessor stands before everything else.
 template <int kDim>
 cudaError_t Launch(const AttendParams& params, uint32_t ctas, cudaStream_t stream) {
   const cudaError_t error = cudaFuncSetAttribute(
       AttendKernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(SharedMemory));
   if (error != cudaSuccess) return error;
-  AttendKernel<kDim><<<ctas, kThreads, sizeof(SharedMemory), stream>>>(params);
-  return cudaGetLastError();
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = ctas;
+  config.blockDim = kThreads;
+  config.dynamicSmemBytes = sizeof(SharedMemory);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, AttendKernel<kDim>, params);
 }
 
 }  // namespace

@@ -32,10 +32,17 @@ struct QueryTile {
   uint32_t b[kDim / 16][2];
 };
 
-// S^T of 16 slots, in units of 2^-FactorExponent. `data`, `scales`: K of the lane.
+// Bytes of the data of 16 slots, K or V, and with the scales that lie behind it (layout.h).
 template <Format kFormat, int kDim>
-__device__ __forceinline__ void TileLogits(const uint8_t* data, const uint8_t* scales,
-                                           const QueryTile<kDim>& q, uint32_t lane, float (&s)[4]) {
+inline constexpr uint32_t kTileDataBytes = kSlotsPerPage* SlotDataBytes(kFormat, kDim);
+template <Format kFormat, int kDim>
+inline constexpr uint32_t kTileBytes = kTileDataBytes<kFormat, kDim> +
+                                       kSlotsPerPage* SlotScaleBytes(kFormat, kDim);
+
+// S^T of 16 slots, in units of 2^-FactorExponent. `data`: K of the lane.
+template <Format kFormat, int kDim>
+__device__ __forceinline__ void TileLogits(const uint8_t* data, const QueryTile<kDim>& q,
+                                           uint32_t lane, float (&s)[4]) {
   constexpr int kBits = BitsPerElement(kFormat);
   constexpr int kChannels = kDim / 4;             // of one thread
   constexpr int kWords = kChannels * kBits / 32;  // of one slot
@@ -50,15 +57,16 @@ __device__ __forceinline__ void TileLogits(const uint8_t* data, const uint8_t* s
     const uint32_t slot = SlotOfRow(g) + 8 * h;
     LoadWords<kWords>(data + slot * (kDim * kBits / 8) + t * (kWords * 4), words[h]);
     if constexpr (HasScales(kFormat)) {
-      const uint8_t* from = scales + slot * (kDim / kChannelsPerScale) + t * kScales;
+      const uint8_t* from =
+          data + kTileDataBytes<kFormat, kDim> + slot * (kDim / kChannelsPerScale) + t * kScales;
       if constexpr (kScales == 2) {
         const uint32_t both = *reinterpret_cast<const uint16_t*>(from);
-        const uint32_t pair = ScalePair(both & 0xff, both >> 8);
+        const uint32_t pair = ScalePair((both & 0xff) | both >> 8 << 16);
         scale[h][0] = SplatLow(pair);
         scale[h][1] = SplatHigh(pair);
       } else {
         static_assert(kScales == 1);
-        scale[h][0] = ScalePair(*from, *from);
+        scale[h][0] = ScalePair(*from * 0x00010001u);
       }
     }
   }
@@ -80,57 +88,72 @@ __device__ __forceinline__ void TileLogits(const uint8_t* data, const uint8_t* s
   for (int i = 0; i < 4; ++i) s[i] = even[i] + odd[i];
 }
 
-// O^T += V^T P^T. `p`: the probabilities as S^T lies, times 2^FactorExponent.
+// V of 16 slots as a thread holds it. Two slots' halves lie side by side: a word of even channels
+// and one of odd ones, whose pairs are pairs of slots, as the product over slots wants them.
 template <Format kFormat, int kDim>
-__device__ __forceinline__ void TileValues(const uint8_t* data, const uint8_t* scales,
-                                           const float (&p)[4], uint32_t lane,
-                                           float (&o)[kDim / 16][4]) {
-  constexpr int kBits = BitsPerElement(kFormat);
-  constexpr int kChannels = kDim / 8;
-  constexpr int kWordBits = kChannels * kBits;  // of one thread and slot; 16 when two share a word
-  constexpr int kWords = kWordBits < 32 ? 1 : kWordBits / 32;
-  constexpr int kPairsPerWord = 16 / kBits;
-  const uint32_t g = lane / 4, t = lane % 4;
-  const uint32_t p0 = Transpose8x8(PackBf16(p[0], p[1]));  // slots t, t + 4 of query g
-  const uint32_t p1 = Transpose8x8(PackBf16(p[2], p[3]));  // slots t + 8, t + 12
-  uint32_t words[4][kWords];
-  [[maybe_unused]] uint32_t scale[2];
+struct ValueTile {
+  static constexpr int kChannels = kDim / 8;
+  // Of one slot; 16 bits when two threads share a word.
+  static constexpr int kWordBits = kChannels * BitsPerElement(kFormat);
+  static constexpr int kWords = kWordBits < 32 ? 1 : kWordBits / 32;
+
+  uint32_t even[2][kWords];  // slots t, t + 4 and t + 8, t + 12
+  uint32_t odd[2][kWords];
+  uint32_t scale[2];  // as stored: a byte a slot
+
+  // `data`: V of the lane.
+  __device__ __forceinline__ ValueTile(const uint8_t* data, uint32_t lane) {
+    const uint32_t g = lane / 4, t = lane % 4;
+    constexpr uint32_t kSlotBytes = SlotDataBytes(kFormat, kDim);
+    constexpr uint32_t kSlotScales = kDim / kChannelsPerScale;
+    const uint8_t* words = data + t * kSlotBytes + g * kWordBits / 32 * 4;
+    const uint8_t* scales =
+        data + kTileDataBytes<kFormat, kDim> + t * kSlotScales + g * kChannels / kChannelsPerScale;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t slot = t + 4 * i;
-    LoadWords<kWords>(data + slot * (kDim * kBits / 8) + (g * kWordBits / 32) * 4, words[i]);
-    // Where two threads share a word, the odd one's pairs lie half the halves further up.
-    if constexpr (kWordBits < 32) words[i][0] >>= (g % 2) * (kWordBits / 2);
-  }
-  // Two slots' halves side by side: a word of even channels and one of odd ones, whose pairs are
-  // pairs of slots, as the product over slots wants them.
-  const uint8_t* from = scales + t * (kDim / kChannelsPerScale) + g * kChannels / kChannelsPerScale;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    if constexpr (HasScales(kFormat)) {
-      scale[i / 2] = ScalePair(from[i * 4 * (kDim / kChannelsPerScale)],
-                               from[(i + 1) * 4 * (kDim / kChannelsPerScale)]);
-    }
-#pragma unroll
-    for (int k = 0; k < kWords; ++k) {
-      const uint32_t first = words[i][k], second = words[i + 1][k];
-      words[i][k] = __byte_perm(first, second, 0x5410);
-      words[i + 1][k] = __byte_perm(first, second, 0x7632);
-    }
-  }
-#pragma unroll
-  for (int j = 0; j < kDim / 16; ++j) {  // channels 2j, 2j + 1 of the thread's
-    uint32_t v[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t raw = RawPair<kFormat>(words[i][j / kPairsPerWord], j % kPairsPerWord);
+    for (int i = 0; i < 2; ++i) {
+      LoadWords<kWords>(words + 8 * i * kSlotBytes, even[i]);
+      LoadWords<kWords>(words + (8 * i + 4) * kSlotBytes, odd[i]);
       if constexpr (HasScales(kFormat)) {
-        v[i] = MultiplyBf16(raw, scale[i / 2]);
-      } else {
-        v[i] = raw;
+        scale[i] = scales[8 * i * kSlotScales] | scales[(8 * i + 4) * kSlotScales] << 16;
       }
     }
-    MultiplyAdd(o[j], v[0], v[1], v[2], v[3], p0, p1);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int k = 0; k < kWords; ++k) {
+        uint32_t first = even[i][k], second = odd[i][k];
+        // Where two threads share a word, the odd one's pairs lie half the halves further up.
+        if constexpr (kWordBits < 32) {
+          first >>= g % 2 * (kWordBits / 2);
+          second >>= g % 2 * (kWordBits / 2);
+        }
+        even[i][k] = __byte_perm(first, second, 0x5410);
+        odd[i][k] = __byte_perm(first, second, 0x7632);
+      }
+    }
+  }
+};
+
+// O^T += V^T P^T. `p`: the probabilities as S^T lies, times 2^FactorExponent.
+template <Format kFormat, int kDim>
+__device__ __forceinline__ void TileValues(const ValueTile<kFormat, kDim>& v, const float (&p)[4],
+                                           float (&o)[kDim / 16][4]) {
+  constexpr int kPairsPerWord = 16 / BitsPerElement(kFormat);
+  const uint32_t p0 = Transpose8x8(PackBf16(p[0], p[1]));  // slots t, t + 4 of query g
+  const uint32_t p1 = Transpose8x8(PackBf16(p[2], p[3]));  // slots t + 8, t + 12
+  [[maybe_unused]] const uint32_t scale[2] = {ScalePair(v.scale[0]), ScalePair(v.scale[1])};
+  const auto pair = [&](const uint32_t(&words)[2][ValueTile<kFormat, kDim>::kWords], int i, int j) {
+    const uint32_t raw = RawPair<kFormat>(words[i][j / kPairsPerWord], j % kPairsPerWord);
+    if constexpr (HasScales(kFormat)) {
+      return MultiplyBf16(raw, scale[i]);
+    } else {
+      return raw;
+    }
+  };
+#pragma unroll
+  for (int j = 0; j < kDim / 16; ++j) {  // channels 2j, 2j + 1 of the thread's
+    MultiplyAdd(o[j], pair(v.even, 0, j), pair(v.odd, 0, j), pair(v.even, 1, j), pair(v.odd, 1, j),
+                p0, p1);
   }
 }
 

@@ -67,9 +67,10 @@ __device__ __forceinline__ uint32_t RawPair(uint32_t word, int j) {
   }
 }
 
-// Two E4M3 scale bytes (non-negative) to a pair of scales · 2^kScaleExponent.
-__device__ __forceinline__ uint32_t ScalePair(uint32_t low, uint32_t high) {
-  const uint32_t raw = low << 4 | high << 20;  // · 2^-120
+// Two E4M3 scales (non-negative), one in each half's low byte, to a pair of scales
+// · 2^kScaleExponent.
+__device__ __forceinline__ uint32_t ScalePair(uint32_t bytes) {
+  const uint32_t raw = bytes << 4;             // · 2^-120
   constexpr uint32_t kTwoTo127 = 0x7f007f00u;  // bf16 2^127, twice
   constexpr uint32_t kRest = (uint32_t{127 + 120 - 127 + kScaleExponent} << 7) * 0x00010001u;
   return MultiplyBf16(MultiplyBf16(raw, kTwoTo127), kRest);

@@ -11,8 +11,8 @@
 
 namespace palimpsest::cuda {
 
-// A page as kernels see it: its offset in the pool (a multiple of 16) with the index of its format
-// pair, k * 4 + v, in the low four bits.
+// A page as kernels see it: its offset in the pool (a multiple of kPageAlignment) with the index of
+// its format pair, k * 4 + v, in the low four bits.
 using PageEntry = uint64_t;
 constexpr int kFormatPairs = 16;
 constexpr int FormatPair(PageFormat format) {

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Programmatic dependent launch: a kernel launched with the attribute may begin while its
+// predecessor in the stream still runs, and waits for it where it needs what that writes. Before
+// sm_90 there is no such thing, and both functions do nothing.
+#pragma once
+
+namespace palimpsest::cuda {
+
+// Everything the kernels before this one have written is there afterwards.
+__device__ __forceinline__ void WaitForPredecessor() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// From here on the next kernel may begin, if it was launched so.
+__device__ __forceinline__ void AllowSuccessor() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+}  // namespace palimpsest::cuda
