@@ -53,7 +53,7 @@ FleetOptions FleetFor(const Options& options, const PolicySpec& policy, uint32_t
 
 absl::Status Measure(const Options& options, const Ceilings& ceilings, const FleetOptions& fleet,
                      KernelTimes& recorder, GpuFleet& gpu, Json* line) {
-  const absl::Status started = gpu.fleet->Start(fleet);
+  absl::Status started = gpu.fleet->Start(fleet);
   if (!started.ok()) {
     KV_RETURN_IF_ERROR(gpu.fleet->Stop());
     return started;

@@ -55,7 +55,7 @@ absl::StatusOr<uint32_t> Start(const Options& options, const PolicySpec& policy,
     KV_ASSIGN_OR_RETURN(fleet.batch, gpu.fleet->LargestBatch(fleet));
   }
   while (true) {
-    const absl::Status started = gpu.fleet->Start(fleet);
+    absl::Status started = gpu.fleet->Start(fleet);
     if (started.ok()) return fleet.batch;
     const size_t held = gpu.fleet->running();
     KV_RETURN_IF_ERROR(gpu.fleet->Stop());

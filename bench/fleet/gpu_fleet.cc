@@ -14,16 +14,6 @@
 namespace palimpsest::bench {
 namespace {
 
-constexpr int kSparsityLayers = 4;
-
-std::vector<uint32_t> SparsityLayers(int layers) {
-  std::vector<uint32_t> chosen;
-  for (int i = 0; i < kSparsityLayers; ++i) {
-    chosen.push_back(static_cast<uint32_t>((2 * i + 1) * layers / (2 * kSparsityLayers)));
-  }
-  return chosen;
-}
-
 // What is left for pages beside the weights, the open groups and room to work in.
 absl::StatusOr<uint64_t> RoomForPages(const ModelConfig& config, uint32_t batch_max) {
   constexpr uint64_t kRoomToWork = uint64_t{4} << 30;
@@ -76,25 +66,6 @@ absl::StatusOr<GpuFleet> NewGpuFleet(const GpuFleetOptions& options) {
   made.fleet = std::make_unique<Fleet>(made.model.get(), std::move(backend), std::move(pool),
                                        options.batch_max, writer);
   return made;
-}
-
-absl::StatusOr<std::vector<NamedPolicy>> FleetPolicies(int layers) {
-  std::vector<NamedPolicy> policies;
-  KV_ASSIGN_OR_RETURN(const PolicySpec full, DefaultSpec("full"));
-  policies.push_back({"full bf16", full});
-  policies.back().spec.formats = ClassFormats::Uniform({Format::kBf16, Format::kBf16});
-  policies.push_back({"full fp8", full});
-  policies.back().spec.formats = ClassFormats::Uniform({Format::kFp8, Format::kFp8});
-  KV_ASSIGN_OR_RETURN(const PolicySpec window, DefaultSpec("window"));
-  policies.push_back({absl::StrCat("window k=", window.budget_tokens), window});
-  for (const uint32_t budget : {512u, 1024u, 2048u}) {
-    KV_ASSIGN_OR_RETURN(PolicySpec thinkv, DefaultSpec("thinkv"));
-    thinkv.budget_tokens = budget;
-    thinkv.sparsity_layers = SparsityLayers(layers);
-    thinkv.theta.assign(std::begin(kFleetTheta), std::end(kFleetTheta));
-    policies.push_back({absl::StrCat("thinkv k=", budget), thinkv});
-  }
-  return policies;
 }
 
 }  // namespace palimpsest::bench

@@ -5,10 +5,10 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "bench/fleet/fleet.h"
+#include "bench/fleet/policies.h"
 #include "services/decode/model/cuda/cuda_model.h"
 
 namespace palimpsest::bench {
@@ -30,14 +30,5 @@ struct GpuFleet {
 };
 
 absl::StatusOr<GpuFleet> NewGpuFleet(const GpuFleetOptions& options);
-
-struct NamedPolicy {
-  std::string name;
-  PolicySpec spec;
-};
-
-// "full bf16", "full fp8", "window", "thinkv k=512", "thinkv k=1024", "thinkv k=2048"; sparsity is
-// measured in four layers, as in the paper.
-absl::StatusOr<std::vector<NamedPolicy>> FleetPolicies(int layers);
 
 }  // namespace palimpsest::bench

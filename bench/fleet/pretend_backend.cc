@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/status_macros.h"
+
 namespace palimpsest::bench {
 namespace {
 
@@ -47,10 +49,8 @@ absl::Status PretendBackend::MeasureSparsity(int layer, absl::Span<const uint32_
                                              const LayerActivations& io,
                                              absl::Span<float> sparsity) {
   if (!pretending_) {
-    const absl::Status status = backend_->MeasureSparsity(layer, wanted, io, sparsity);
-    if (!status.ok()) return status;
-    const absl::Status waited = backend_->Synchronize();  // the values are replaced now
-    if (!waited.ok()) return waited;
+    KV_RETURN_IF_ERROR(backend_->MeasureSparsity(layer, wanted, io, sparsity));
+    KV_RETURN_IF_ERROR(backend_->Synchronize());  // the values are replaced now
   }
   for (size_t i = 0; i < wanted.size(); ++i) {
     const SequenceView& view = sequences_[rows_[wanted[i]].sequence];
@@ -74,8 +74,7 @@ absl::Status PretendBackend::Seal(absl::Span<const SequenceView> sequences,
                                   absl::Span<const SealOrder> orders) {
   if (!pretending_) return backend_->Seal(sequences, orders);
   for (const SealOrder& order : orders) {
-    const absl::Status status = RecordSeal(sequences[order.sequence], order.thought);
-    if (!status.ok()) return status;
+    KV_RETURN_IF_ERROR(RecordSeal(sequences[order.sequence], order.thought));
   }
   return absl::OkStatus();
 }
