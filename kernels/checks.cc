@@ -50,43 +50,50 @@ absl::Status CheckPages(const PoolLayout& pool, const SequenceView& view, Though
   return absl::OkStatus();
 }
 
-// True when two pages overlap. Without sorting, since full caches have thousands of pages: the pool
-// is cut into buckets no larger than any page, so that two pages that begin in one overlap, and a
-// page can only reach into the few buckets behind its own.
-bool PagesOverlap(const PoolLayout& pool, absl::Span<const Interval> pages) {
+// Calls accept(first byte, end) for the pages of these sequences until it says no. True if it never
+// does.
+template <typename Accept>
+bool AllPages(const PoolLayout& pool, absl::Span<const SequenceView* const> sequences,
+              const Accept& accept) {
+  for (const SequenceView* view : sequences) {
+    for (const Thought thought : kThoughts) {
+      const uint64_t bytes = pool.page(view->formats.of(thought)).page_bytes;
+      for (const PageOffset page : view->pages[Index(thought)]) {
+        if (!accept(page, page + bytes)) return false;
+      }
+    }
+  }
+  return true;
+}
+
+// No page of these sequences overlaps another: what must hold before pages are written. Without
+// sorting, since full caches have thousands of pages: the pool is cut into buckets no larger than
+// any page, so that two pages that begin in one overlap, and a page can only reach into the few
+// buckets behind its own.
+absl::Status CheckPagesDisjoint(const PoolLayout& pool,
+                                absl::Span<const SequenceView* const> sequences) {
   const uint64_t bucket_bytes = pool.smallest_page_bytes();
   const uint64_t buckets = pool.pages_max() + 1;
   std::vector<bool> begun(buckets);
   const auto begin = std::make_unique_for_overwrite<uint64_t[]>(buckets);  // where a page begins
-  for (const Interval& page : pages) {
-    const uint64_t bucket = page.first / bucket_bytes;
-    if (begun[bucket]) return true;
+  const auto begin_page = [&](uint64_t first, uint64_t) {
+    const uint64_t bucket = first / bucket_bytes;
+    if (begun[bucket]) return false;
     begun[bucket] = true;
-    begin[bucket] = page.first;
-  }
-  for (const Interval& page : pages) {
-    const uint64_t last = (page.second - 1) / bucket_bytes;
-    for (uint64_t bucket = page.first / bucket_bytes + 1; bucket <= last; ++bucket) {
-      if (begun[bucket] && begin[bucket] < page.second) return true;
+    begin[bucket] = first;
+    return true;
+  };
+  const auto ends_in_time = [&](uint64_t first, uint64_t end) {
+    const uint64_t last = (end - 1) / bucket_bytes;
+    for (uint64_t bucket = first / bucket_bytes + 1; bucket <= last; ++bucket) {
+      if (begun[bucket] && begin[bucket] < end) return false;
     }
+    return true;
+  };
+  if (AllPages(pool, sequences, begin_page) && AllPages(pool, sequences, ends_in_time)) {
+    return absl::OkStatus();
   }
-  return false;
-}
-
-// No page of these sequences overlaps another: what must hold before pages are written.
-absl::Status CheckPagesDisjoint(const PoolLayout& pool,
-                                absl::Span<const SequenceView* const> sequences) {
-  std::vector<Interval> intervals;
-  for (const SequenceView* view : sequences) {
-    for (const Thought thought : kThoughts) {
-      const uint64_t bytes = pool.page(view->formats.of(thought)).page_bytes;
-      const auto& pages = view->pages[Index(thought)];
-      intervals.reserve(intervals.size() + pages.size());
-      for (const PageOffset page : pages) intervals.emplace_back(page, page + bytes);
-    }
-  }
-  if (PagesOverlap(pool, intervals)) return Invalid("two pages of a call overlap");
-  return absl::OkStatus();
+  return Invalid("two pages of a call overlap");
 }
 
 // What Seal and Anneal orders have in common.
