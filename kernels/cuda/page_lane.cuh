@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// One lane (layer, KV head) of one page in device memory: live mask, positions, keys.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/dequantise.cuh"
+#include "kernels/cuda/step_tables.h"
+
+namespace palimpsest::cuda {
+
+__device__ __forceinline__ uint64_t PageOffsetOf(PageEntry entry) {
+  return entry & ~PageEntry{kFormatPairs - 1};
+}
+__device__ __forceinline__ uint32_t FormatPairOf(PageEntry entry) {
+  return static_cast<uint32_t>(entry % kFormatPairs);
+}
+
+struct PageLane {
+  uint8_t* page = nullptr;
+  const DeviceLayout* layout = nullptr;
+  uint32_t lane = 0;  // layer * kv_heads + kv_head
+
+  __device__ PageLane(const DevicePool& pool, const DeviceLayouts& layouts, PageEntry entry,
+                      uint32_t lane_index)
+      : page(pool.pages + PageOffsetOf(entry)),
+        layout(&layouts.of[FormatPairOf(entry)]),
+        lane(lane_index) {}
+
+  __device__ const uint8_t* k_data() const { return page + size_t{lane} * layout->lane_bytes; }
+  __device__ const uint8_t* k_scales() const { return k_data() + layout->k_scales_offset; }
+
+  // Read as it is now: another CTA may be clearing bits that this one does not look at.
+  __device__ uint32_t live() const {
+    return *reinterpret_cast<const volatile uint16_t*>(page + layout->masks_offset + lane * 2);
+  }
+  __device__ uint32_t position(uint32_t slot) const {
+    return reinterpret_cast<const uint32_t*>(page +
+                                             layout->positions_offset)[lane * kSlotsPerPage + slot];
+  }
+  // Two lanes' masks share a word; the word is in the page, which is padded to 16 bytes.
+  __device__ void ClearLive(uint32_t slot) const {
+    uint8_t* mask = page + layout->masks_offset + lane * 2;
+    const auto shift = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(mask) % 4 * 8);
+    atomicAnd(reinterpret_cast<uint32_t*>(mask - shift / 8), ~(1u << (shift + slot)));
+  }
+};
+
+// Calls f(i, lane of the page, position) for every live slot of entries[0, page_count), spread over
+// the CTA; i = 16 * index of the page + slot. Each thread has a few slots under way at a time.
+template <typename F>
+__device__ __forceinline__ void ForEachLiveSlot(const DevicePool& pool,
+                                                const DeviceLayouts& layouts,
+                                                const PageEntry* entries, uint32_t page_count,
+                                                uint32_t lane, F&& f) {
+  constexpr int kBatch = 4;
+  const uint32_t slots = page_count * kSlotsPerPage;
+  for (uint32_t first = threadIdx.x; first < slots; first += kBatch * blockDim.x) {
+    PageEntry entry[kBatch];
+    uint32_t live[kBatch], position[kBatch];
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      const uint32_t i = first + k * blockDim.x;
+      entry[k] = entries[min(i, slots - 1) / kSlotsPerPage];
+    }
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      const uint32_t i = first + k * blockDim.x;
+      const PageLane of(pool, layouts, entry[k], lane);
+      live[k] = i < slots ? of.live() >> (i % kSlotsPerPage) & 1 : 0;
+      position[k] = of.position(i % kSlotsPerPage);
+    }
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      const PageLane of(pool, layouts, entry[k], lane);
+      if (live[k] != 0) f(first + k * blockDim.x, of, position[k]);
+    }
+  }
+}
+
+// 16 channels of one slot's K, one scale block, as loaded. Pair(i) is channels 2i and 2i + 1 as
+// bf16, times 2^-FactorExponent(kFormat). Zeros until it is loaded.
+template <Format kFormat>
+struct KeyBlock {
+  static constexpr int kWords = BitsPerElement(kFormat) / 2;
+  static constexpr int kPairsPerWord = 8 / kWords;
+  static constexpr bool kScaled = HasScales(kFormat);
+
+  uint32_t words[kWords] = {};
+  uint32_t scales = 0;  // twice
+
+  __device__ void Load(const uint8_t* data, const uint8_t* scale_bytes, uint32_t index) {
+    LoadWords<kWords>(data + size_t{index} * (kWords * 4), words);
+    if constexpr (kScaled) scales = scale_bytes[index];
+  }
+  // After Load, once the bytes are wanted.
+  __device__ void PrepareScale() {
+    if constexpr (kScaled) scales = ScalePair(scales * 0x00010001u);
+  }
+  __device__ uint32_t Pair(int i) const {
+    const uint32_t raw = RawPair<kFormat>(words[i / kPairsPerWord], i % kPairsPerWord);
+    return kScaled ? MultiplyBf16(raw, scales) : raw;
+  }
+};
+
+}  // namespace palimpsest::cuda
