@@ -89,17 +89,23 @@ absl::Status PretendBackend::RecordSeal(const SequenceView& view, Thought though
     // Pages are only ever added, or all given back.
     if (now.size() < pages.size() || !std::equal(pages.begin(), pages.end(), now.begin())) {
       positions.clear();
+      record.first_dead[Index(t)] = 0;
     }
     pages.assign(now.begin(), now.end());
     positions.resize(pages.size() * kSlotsPerPage, kDeadSlot);
   }
-  uint32_t placed = 0;
-  for (uint32_t& slot : record.positions[Index(thought)]) {
-    if (placed == view.open_count) break;
-    if (slot == kDeadSlot) slot = view.open_position + placed++;
+  std::vector<uint32_t>& positions = record.positions[Index(thought)];
+  size_t& slot = record.first_dead[Index(thought)];
+  record.slot_of.resize(view.open_position + view.open_count, kDeadSlot);
+  for (uint32_t t = 0; t < view.open_count; ++t, ++slot) {
+    while (slot < positions.size() && positions[slot] != kDeadSlot) ++slot;
+    if (slot == positions.size()) {
+      return absl::FailedPreconditionError("too few dead slots for a group");
+    }
+    positions[slot] = view.open_position + t;
+    record.slot_of[positions[slot]] = static_cast<uint32_t>(slot);
   }
-  if (placed == view.open_count) return absl::OkStatus();
-  return absl::FailedPreconditionError("too few dead slots for a group");
+  return absl::OkStatus();
 }
 
 absl::Status PretendBackend::Anneal(absl::Span<const SequenceView> sequences,
@@ -114,20 +120,21 @@ absl::Status PretendBackend::Anneal(absl::Span<const SequenceView> sequences,
 // Keeps a random `keep` of the segment's live tokens: the k-th of n is kept with the chance that
 // makes every choice of `keep` of them equally likely.
 void PretendBackend::RecordAnneal(SlotRecord& record, const AnnealOrder& order) {
-  std::vector<uint32_t>& slots = record.positions[Index(order.thought)];
-  const auto in_segment = [&](uint32_t position) {
-    return position >= order.first_position && position < order.end_position;
-  };
-  auto left = static_cast<uint64_t>(std::count_if(slots.begin(), slots.end(), in_segment));
+  std::vector<uint32_t>& positions = record.positions[Index(order.thought)];
+  size_t& first_dead = record.first_dead[Index(order.thought)];
+  const auto begin = record.slot_of.begin() + order.first_position;
+  const auto end = record.slot_of.begin() + order.end_position;
+  auto left = static_cast<uint64_t>(end - begin - std::count(begin, end, kDeadSlot));
   uint64_t keep = std::min<uint64_t>(order.keep, left);
-  for (uint32_t& slot : slots) {
-    if (!in_segment(slot)) continue;
-    if (Random() % left < keep) {
+  for (auto slot = begin; slot != end; ++slot) {
+    if (*slot == kDeadSlot) continue;
+    if (Random() % left-- < keep) {
       --keep;
     } else {
-      slot = kDeadSlot;
+      positions[*slot] = kDeadSlot;
+      first_dead = std::min<size_t>(first_dead, *slot);
+      *slot = kDeadSlot;
     }
-    --left;
   }
 }
 

@@ -26,6 +26,10 @@ struct SlotRecord {
   ClassFormats formats{};
   std::array<std::vector<PageOffset>, kThoughtCount> pages;
   std::array<std::vector<uint32_t>, kThoughtCount> positions;  // [pages * 16], or kDeadSlot
+  // Where to look: of each position its slot in its class, or kDeadSlot; of each class a slot
+  // before which none is dead.
+  std::vector<uint32_t> slot_of;
+  std::array<size_t, kThoughtCount> first_dead{};
 
   uint32_t live_tokens() const;
 };
