@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what benchmarks print to the documents' tables: collect.py and make_table.py on made-up lines.
+
+Usage: tables_test.py ROOT
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(sys.argv[1]).resolve()
+sys.path.insert(0, str(ROOT / "bench"))
+sys.dont_write_bytecode = True
+import make_table  # noqa: E402: found by the line above
+
+CASE = {"bench": "attend", "shape": "32/8/128", "batch": 64, "live": 1024}
+TIMES = {"share_of_copy": 0.5, "gbps": 1500.0}
+OURS = [
+    {"bench": "attend", "device": "Some GPU", "commit": "0123456789ab", "copy_gbps": 3000.0},
+    {**CASE, **TIMES, "engine": "palimpsest", "format": "nvfp4", "holes": 0.0, "us": 40.0},
+    {**CASE, **TIMES, "engine": "palimpsest", "format": "nvfp4", "holes": 0.25, "us": 50.0},
+    {"bench": "attend", "summary": True, "failed": 0},
+    {"bench": "throughput", "device": "Some GPU", "commit": "0123456789ab", "copy_gbps": 3000.0},
+    *({"bench": "throughput", "policy": policy, "kind": kind, "batch": batch,
+       "tokens_per_s": rate, "step_ms": 8.0, "paper_step_ms": 7.0, "live_tokens_mean": 900.0,
+       "footprint_share": 0.02}
+      for policy, kind, batch, rate in (("full bf16", "equal", 16, 800.0),
+                                        ("thinkv k=1024", "equal", 16, 2000.0),
+                                        ("full bf16", "largest", 28, 1000.0),
+                                        ("thinkv k=1024", "largest", 1024, 20000.0))),
+    {"bench": "throughput", "policy": "full bf16", "kind": "equal", "batch": 64,
+     "skipped": "does not fit"},
+]
+OTHERS = [
+    {"bench": "attend", "device": "Some GPU", "copy_gbps": 2990.0, "flashinfer": "0.7.2"},
+    {**CASE, **TIMES, "engine": "flashinfer", "format": "bf16", "holes": 0, "us": 100.0,
+     "variant": "decode-tc"},
+]
+
+
+def collect(scratch: pathlib.Path) -> None:
+    paths = []
+    for name, lines in (("ours", OURS), ("others", OTHERS)):
+        paths.append(scratch / f"{name}.jsonl")
+        paths[-1].write_text("a word to the user\n" + "\n".join(json.dumps(x) for x in lines))
+    subprocess.run([sys.executable, ROOT / "bench/collect.py", "--out", scratch, *paths], check=True,
+                   stdout=subprocess.DEVNULL)
+
+
+def expect(text: str, *parts: str) -> None:
+    for part in parts:
+        assert part in text, f"{part!r} is not in\n{text}"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = pathlib.Path(folder)
+        collect(scratch)
+        attend = json.loads((scratch / "attend.json").read_text())
+        assert attend["others"]["flashinfer"] == "0.7.2", attend
+        assert set(attend["cases"][0]["palimpsest"]) == {"nvfp4", "nvfp4 holes"}, attend
+        expect(make_table.attend_table(attend), "32/8/128, 64 x 1,024", "40.0 · 50 % · 2.5x",
+               "50.0", "Some GPU, commit 0123456789ab", "flashinfer 0.7.2")
+        throughput = json.loads((scratch / "throughput.json").read_text())
+        table = make_table.throughput_table(throughput)
+        expect(table, "| 16 | thinkv k=1024 | 2,000 | 2.5x |",
+               "| 1024, the largest | thinkv k=1024 | 20,000 | 20.0x |")
+        assert "does not fit" not in table, table
+    print("tables hold what benchmarks printed")
+
+
+if __name__ == "__main__":
+    main()
