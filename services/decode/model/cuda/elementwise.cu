@@ -96,9 +96,12 @@ __global__ void __launch_bounds__(kThreadsMax)
 template <bool kEmbeds>
 cudaError_t LaunchNorm(const NormInputs& in, const RmsNormWeight& norm, void* normed, uint32_t rows,
                        cudaStream_t stream) {
-  const int warps = (norm.hidden / 4 + 31) / 32;
-  const int threads = std::min(32 * warps, kThreadsMax);
-  return Launch(RmsNormKernel<kEmbeds>, rows, threads, stream, in, norm,
+  // Few rows: many threads each, for the time of one. Many: more rows at once.
+  constexpr uint32_t kManyRows = 256;
+  const int rounds = rows > kManyRows ? kRounds : 1;
+  const int warps = (norm.hidden / 4 + 32 * rounds - 1) / (32 * rounds);
+  const auto threads = static_cast<uint32_t>(std::min(32 * warps, kThreadsMax));
+  return Launch(RmsNormKernel<kEmbeds>, {.ctas = rows, .threads = threads}, stream, in, norm,
                 static_cast<__nv_bfloat16*>(normed));
 }
 
@@ -151,8 +154,10 @@ cudaError_t GatherRmsNorm(const float* residual, const uint32_t* source, const R
 cudaError_t SwiGlu(const void* gate_up, int size, void* gated, uint32_t rows, cudaStream_t stream) {
   const auto eights = static_cast<uint32_t>(size / 8);
   const uint32_t count = rows * eights;
-  return Launch(SwiGluKernel, (count + kSwiGluThreads - 1) / kSwiGluThreads, kSwiGluThreads, stream,
-                static_cast<const uint4*>(gate_up), eights, count, static_cast<uint4*>(gated));
+  const LaunchShape shape = {.ctas = (count + kSwiGluThreads - 1) / kSwiGluThreads,
+                             .threads = kSwiGluThreads};
+  return Launch(SwiGluKernel, shape, stream, static_cast<const uint4*>(gate_up), eights, count,
+                static_cast<uint4*>(gated));
 }
 
 }  // namespace palimpsest::cuda

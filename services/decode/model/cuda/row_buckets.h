@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The numbers of rows that launches are planned and captured for. A step runs with the least that
-// holds its rows; the rest is padding, which costs little: below a few hundred rows the weights'
-// bytes are what takes time, above it buckets lie closer.
+// holds its rows; the rest is padding. Up to some 200 rows it costs little, since the weights'
+// bytes are what takes time; above, time goes with the rows, and a bucket is at most a quarter
+// larger than the one before.
 #pragma once
 
 #include <algorithm>
@@ -16,9 +17,8 @@ class RowBuckets {
  public:
   // Up to `rows_max`, which is always the last one.
   explicit RowBuckets(int rows_max) {
-    constexpr int kRows[] = {1,  2,   4,   8,   16,  24,  32,  48,  64,
-                             96, 128, 192, 256, 384, 512, 768, 1024};
-    constexpr int kStep = 512;  // past the last of these
+    constexpr int kRows[] = {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 448, 512};
+    constexpr int kStep = 128;  // past the last of these
     for (const int rows : kRows) {
       if (rows < rows_max) rows_.push_back(rows);
     }

@@ -11,11 +11,10 @@
 // A row is shared by the CTAs of a cluster, so that few rows use many multiprocessors. Bytes: a row
 // is read once (greedy), 3 times (temperature) or 5 times (top-p), from L2 as a rule; the time is
 // arithmetic, some twenty instructions a token and pass.
-#include <cooperative_groups.h>
-
 #include <cub/block/block_reduce.cuh>
 #include <cub/block/block_scan.cuh>
 
+#include "services/decode/model/cuda/cta_team.cuh"
 #include "services/decode/model/cuda/launch.cuh"
 #include "services/decode/model/cuda/sampling.h"
 
@@ -67,28 +66,6 @@ struct Shared {
 };
 static_assert(sizeof(Shared) <= 48 * 1024);
 
-// The CTAs that share a row. Before compute capability 9.0 there is but one.
-class Team {
- public:
-#if __CUDA_ARCH__ >= 900
-  __device__ uint32_t size() const { return cooperative_groups::this_cluster().num_blocks(); }
-  __device__ uint32_t rank() const { return cooperative_groups::this_cluster().block_rank(); }
-  __device__ void Sync() const { cooperative_groups::this_cluster().sync(); }
-  template <typename T>
-  __device__ T* Of(uint32_t rank, T* shared) const {
-    return cooperative_groups::this_cluster().map_shared_rank(shared, rank);
-  }
-#else
-  __device__ uint32_t size() const { return 1; }
-  __device__ uint32_t rank() const { return 0; }
-  __device__ void Sync() const { __syncthreads(); }
-  template <typename T>
-  __device__ T* Of(uint32_t, T* shared) const {
-    return shared;
-  }
-#endif
-};
-
 // A token's place in the order: ascending from the likeliest, ties by id. NaN comes first.
 __device__ uint64_t RankOf(uint32_t id, float logit) {
   const uint32_t bits = __float_as_uint(logit + 0.0f);  // -0 and 0 are equal
@@ -109,7 +86,7 @@ struct Last {
 struct Row {
   const float* logits;
   uint32_t vocab;
-  Team team;
+  CtaTeam team;
   float best;     // the largest logit
   float inverse;  // 1 / (temperature * ln 2)
 
@@ -385,8 +362,9 @@ uint32_t CtasFor(uint32_t rows) {
 cudaError_t SampleTokens(const LogitRows& logits, const SampleRow* rows, uint32_t row_count,
                          int32_t invalid_token, int32_t* tokens, cudaStream_t stream) {
   const uint32_t ctas = CtasFor(row_count);
-  return LaunchCluster(SampleTokensKernel, row_count * ctas, kThreads, ctas, stream, logits, rows,
-                       invalid_token, tokens);
+  return Launch(SampleTokensKernel,
+                {.ctas = row_count * ctas, .threads = kThreads, .cluster = ctas}, stream, logits,
+                rows, invalid_token, tokens);
 }
 
 }  // namespace palimpsest::cuda

@@ -75,6 +75,22 @@ TEST_F(ElementwiseTest, NormsOfAllRowsOrOfChosenOnesAreThoseOfTheCpu) {
   }
 }
 
+TEST_F(ElementwiseTest, ManyRowsHaveTheNormsTheyHaveAlone) {
+  for (const int hidden : {256, 4096, 5120, 16384}) {
+    constexpr uint32_t kRows = 300;
+    const DeviceArray<float> residual(Normal(kRows * hidden, hidden));
+    const DeviceArray<Bf16> scale(Rounded(Normal(hidden, 1))), many(kRows * hidden), one(hidden);
+    const cuda::RmsNormWeight norm = {.weight = scale.data(), .eps = kEps, .hidden = hidden};
+    ASSERT_EQ(cuda::RmsNorm(residual.data(), norm, many.data(), kRows, nullptr), cudaSuccess);
+    const float* last = residual.data() + size_t{kRows - 1} * hidden;
+    ASSERT_EQ(cuda::RmsNorm(last, norm, one.data(), 1, nullptr), cudaSuccess);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    const std::vector<Bf16> all = many.Read();
+    // The order of the sum differs with the number of threads, and an element in its last bit.
+    ExpectNear({all.end() - hidden, all.end()}, Floats(one.Read()));
+  }
+}
+
 TEST_F(ElementwiseTest, EmbeddingsBecomeTheResidualStreamAndItsNorm) {
   constexpr int kHidden = 576, kVocab = 40;
   const std::vector<Bf16> table = Rounded(Normal(kVocab * kHidden, 2));
