@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/append.h"
 #include "kernels/cuda/hadamard.cuh"
+#include "kernels/cuda/launch_order.cuh"
 
 namespace palimpsest::cuda {
 namespace {
@@ -111,9 +112,13 @@ __global__ void __launch_bounds__(kThreads) AppendKernel(const __grid_constant__
   const uint32_t heads = p.q.heads + p.k.heads + p.v.heads;
   const uint32_t unit = (blockIdx.x * kThreads + threadIdx.x) / kHeadThreads;
   const uint32_t row = unit / heads;
+  // The step's tables are from before its layers, so they can be read before the kernel that makes
+  // q, k and v has ended.
+  AllowSuccessor();
+  StepRow at{.open_group = kNoRow};
+  if (row < p.row_count && row < p.header->row_count) at = p.rows[row];
+  WaitForPredecessor();
   // From here on threads leave by whole heads, which is what the shuffles below need.
-  if (row >= p.row_count || row >= p.header->row_count) return;
-  const StepRow at = p.rows[row];
   if (at.open_group == kNoRow) return;
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t mask = ((1u << kHeadThreads) - 1) << (lane / kHeadThreads * kHeadThreads);
@@ -158,8 +163,7 @@ cudaError_t Launch(const AppendParams& params, cudaStream_t stream) {
   const uint32_t heads = params.q.heads + params.k.heads + params.v.heads;
   const uint64_t threads = uint64_t{params.row_count} * heads * (kDim / 16);
   const auto ctas = static_cast<uint32_t>((threads + kThreads - 1) / kThreads);
-  AppendKernel<kDim><<<ctas, kThreads, 0, stream>>>(params);
-  return cudaGetLastError();
+  return LaunchEarly(AppendKernel<kDim>, ctas, kThreads, 0, params, stream);
 }
 
 }  // namespace

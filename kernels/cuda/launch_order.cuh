@@ -4,6 +4,11 @@
 // sm_90 there is no such thing, and both functions do nothing.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
 namespace palimpsest::cuda {
 
 // Everything the kernels before this one have written is there afterwards.
@@ -18,6 +23,23 @@ __device__ __forceinline__ void AllowSuccessor() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
 #endif
+}
+
+// Launches a kernel so. REQUIRES: all of its threads call WaitForPredecessor.
+template <typename Params>
+cudaError_t LaunchEarly(void (*kernel)(Params), uint32_t ctas, uint32_t threads,
+                        size_t shared_bytes, const Params& params, cudaStream_t stream) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = ctas;
+  config.blockDim = threads;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, params);
 }
 
 }  // namespace palimpsest::cuda
