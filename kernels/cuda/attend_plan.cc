@@ -2,24 +2,22 @@
 #include "kernels/cuda/attend_plan.h"
 
 #include <algorithm>
-#include <limits>
+#include <cstddef>
 
 #include "common/base/check.h"
+#include "kernels/cuda/attend_cutter.h"
 
 namespace palimpsest::cuda {
 namespace {
 
-// What a page costs beside its bytes (mask, table entry, softmax), in bytes of the same time.
-constexpr int64_t kPageOverheadBytes = 384;
 // Less than this is not worth a CTA of its own, or a further warp of a team.
 constexpr int64_t kPagesPerCtaMin = 8;
 constexpr int64_t kPagesPerWarpMin = 2;
 constexpr uint32_t kWarpsMax = 32;  // of a CTA
 
-int64_t PageCost(const PageRun& run) { return run.lane_bytes + kPageOverheadBytes; }
-
 int64_t OpenGroupCost(const CacheShape& shape) {
-  return int64_t{kGroupTokens} * shape.head_dim * 4 + kPageOverheadBytes;
+  constexpr PageRun kBf16Page = {};
+  return int64_t{kGroupTokens} * shape.head_dim * 4 + PageCost(kBf16Page);
 }
 
 int64_t PagesCost(const SequencePages& pages) {
@@ -28,167 +26,106 @@ int64_t PagesCost(const SequencePages& pages) {
   return cost;
 }
 
-uint32_t PageCount(const SequencePages& pages) {
-  uint32_t count = 0;
-  for (const PageRun& run : pages.runs) count += run.page_count;
-  return count;
-}
-
-// How many of the pages [first, limit) end before `room` does, to the nearest page; `cost` is
-// theirs.
-uint32_t TakePages(const SequencePages& pages, uint32_t first, int64_t room, uint32_t limit,
-                   int64_t* cost) {
-  uint32_t taken = 0, before = 0;
-  *cost = 0;
-  for (const PageRun& run : pages.runs) {
-    const uint32_t end = std::min(before + run.page_count, limit);
-    const uint32_t from = std::max(before, first + taken);
-    before += run.page_count;
-    if (from >= end) continue;
-    const int64_t page = PageCost(run);
-    const int64_t fit = std::clamp<int64_t>((room - *cost + page / 2) / page, 0, end - from);
-    *cost += fit * page;
-    taken += static_cast<uint32_t>(fit);
-    if (from + fit < end) break;
-  }
-  return taken;
-}
-
-int64_t NextPageCost(const SequencePages& pages, uint32_t page) {
-  for (const PageRun& run : pages.runs) {
-    if (page < run.page_count) return PageCost(run);
-    page -= run.page_count;
-  }
-  return 0;
-}
-
-// Cuts a line of pairs or pieces into stretches of equal cost. Where one cannot end exactly where
-// it should, the next makes up for it, so that errors do not add up in the last.
-class Cutter {
+// Deals the pieces of one CTA after the other out to its warps.
+class Dealer {
  public:
-  Cutter(int64_t stretch, uint32_t count) : stretch_(stretch), count_(count), room_(stretch) {}
+  Dealer(uint32_t warps, int64_t open_group_cost, absl::Span<const SequencePages> pages,
+         const AttendTables& tables)
+      : warps_(warps), open_group_cost_(open_group_cost), pages_(pages), tables_(tables) {
+    tables.first_item[0] = end_ = tables.first;
+  }
 
-  // The stretch at hand, < count.
-  uint32_t stretch() const { return at_; }
+  uint32_t item_count() const { return end_ - tables_.first; }
 
-  // Cuts `item`'s pages (from sequence_page on, the sequence's first) and, where it has one, the
-  // open group behind them. Calls emit(item, cost) for each part, with stretch() where it belongs.
-  template <typename Emit>
-  void Cut(AttendItem item, const SequencePages& pages, uint32_t sequence_page, int64_t open_group,
-           const Emit& emit) {
-    const uint32_t end = item.first_page - sequence_page + item.page_count;
-    uint32_t page = item.first_page - sequence_page;
-    const bool with_open_group = item.with_open_group != 0;
-    if (!with_open_group) open_group = 0;
-    // A part that goes on into a stretch takes something of it, so that parts are neighbours.
-    bool goes_on = false;
-    while (true) {
-      const bool last = at_ + 1 == count_;
-      int64_t cost = 0;
-      int64_t room = last ? std::numeric_limits<int64_t>::max() / 2 : room_;
-      if (goes_on) room = std::max(room, NextPageCost(pages, page));
-      const uint32_t take = TakePages(pages, page, room, end, &cost);
-      const bool fits = (room_ - cost) * 2 >= open_group || (goes_on && take == 0);
-      const bool whole = page + take == end && (last || fits);
-      item.first_page = sequence_page + page;
-      item.page_count = take;
-      item.with_open_group = whole && with_open_group;
-      if (whole) cost += open_group;
-      page += take;
-      room_ -= cost;
-      if (take > 0 || item.with_open_group != 0) {
-        emit(item, cost);
-        goes_on = true;
-      }
-      if (whole) break;
-      Next();
+  // Deals what the CTAs before `cta` have of `pieces`, and takes it away.
+  void DealUpTo(uint32_t cta, absl::Span<const AttendWhole> whole,
+                std::vector<AttendPiece>* pieces) {
+    if (cta_ == cta) return;
+    size_t next = 0;
+    for (; cta_ < cta; ++cta_) {
+      const size_t first = next;
+      while (next < pieces->size() && (*pieces)[next].cta == cta_) ++next;
+      Deal(whole, absl::MakeConstSpan(*pieces).subspan(first, next - first));
     }
-    if (room_ <= 0) Next();
+    pieces->erase(pieces->begin(), pieces->begin() + static_cast<ptrdiff_t>(next));
   }
 
  private:
-  void Next() {
-    if (at_ + 1 == count_) return;
-    ++at_;
-    room_ += stretch_;
-  }
-
-  const int64_t stretch_;
-  const uint32_t count_;
-  uint32_t at_ = 0;
-  int64_t room_;  // left in the present stretch
-};
-
-// Numbers the pieces [first, end) of one pair.
-void NumberParts(size_t first, AttendPlan* plan) {
-  const size_t count = plan->pieces.size() - first;
-  for (size_t i = 0; i < count; ++i) {
-    AttendItem& item = plan->pieces[first + i].item;
-    item.part = static_cast<uint16_t>(i);
-    item.part_count = static_cast<uint16_t>(count);
-    item.first_part = plan->part_count;
-  }
-  if (count > 1) plan->part_count += static_cast<uint32_t>(count);
-}
-
-// The items [first, end) are one piece's, by warps from `warp` on.
-void NameTeam(size_t first, uint32_t warp, AttendPlan* plan) {
-  const size_t size = plan->items.size() - first;
-  for (size_t i = first; i < plan->items.size(); ++i) {
-    plan->items[i].team_first = static_cast<uint8_t>(warp);
-    plan->items[i].team_size = static_cast<uint8_t>(size);
-  }
-}
-
-// A warp's ring has stages of one size: the largest that any of its items [first, end) wants.
-void ShareStageSize(size_t first, AttendPlan* plan) {
-  uint16_t largest = 0;
-  for (size_t i = first; i < plan->items.size(); ++i) {
-    largest = std::max(largest, plan->items[i].stage_bytes_16);
-  }
-  for (size_t i = first; i < plan->items.size(); ++i) plan->items[i].stage_bytes_16 = largest;
-}
-
-// Deals one CTA's pieces out to its warps.
-void DealPieces(absl::Span<const AttendPiece> pieces, absl::Span<const StepSequence> sequences,
-                absl::Span<const SequencePages> pages, int64_t open_group, uint32_t warps,
-                AttendPlan* plan) {
-  const size_t first_warp = plan->first_item.size() - 1;
-  const auto warp_of_next = [&] { return plan->first_item.size() - 1 - first_warp; };
-  const auto end_warp = [&] {
-    ShareStageSize(plan->first_item.back(), plan);
-    plan->first_item.push_back(static_cast<uint32_t>(plan->items.size()));
-  };
-  int64_t total = 0, page_count = 0;
-  for (const AttendPiece& piece : pieces) {
-    total += piece.cost;
-    page_count += piece.item.page_count + 1;
-  }
-  const int64_t stretch =
-      page_count == 0 ? 1 : std::max(total / warps + 1, kPagesPerWarpMin * total / page_count);
-  Cutter cutter(stretch, warps);
-  size_t team = 0;  // first item of the team before
-  for (const AttendPiece& piece : pieces) {
-    const size_t first = plan->items.size();
-    uint32_t team_first = 0;
-    const auto emit = [&](const AttendItem& item, int64_t) {
-      while (warp_of_next() < cutter.stretch()) end_warp();
-      if (plan->items.size() == first) team_first = cutter.stretch();
-      plan->items.push_back(item);
-    };
-    cutter.Cut(piece.item, pages[piece.sequence], sequences[piece.sequence].first_page, open_group,
-               emit);
-    NameTeam(first, team_first, plan);
-    // Did the last warp of the team before go on to this piece?
-    const AttendItem& before = plan->items[team];
-    if (first > team && before.team_size > 1 &&
-        before.team_first + before.team_size - 1u == team_first) {
-      for (size_t i = team; i < first; ++i) plan->items[i].team_goes_on = 1;
+  void Deal(absl::Span<const AttendWhole> whole, absl::Span<const AttendPiece> pieces) {
+    int64_t total = 0, page_count = 0;
+    for (const AttendPiece& piece : pieces) {
+      total += piece.stretch.cost;
+      page_count += piece.stretch.page_count + 1;
     }
-    team = first;
+    const int64_t share =
+        page_count == 0 ? 1 : std::max(total / warps_ + 1, kPagesPerWarpMin * total / page_count);
+    Cutter cutter(share, warps_);
+    warp_ = 0;
+    uint32_t team = end_;  // first item of the team before
+    for (const AttendPiece& piece : pieces) {
+      const uint32_t first = end_;
+      uint32_t team_first = 0;
+      cutter.Cut(piece.stretch, pages_[piece.sequence], open_group_cost_,
+                 [&](const AttendStretch& part) {
+                   while (warp_ < cutter.bin()) EndWarp();
+                   if (end_ == first) team_first = warp_;
+                   PutItem(whole[piece.sequence].item, piece, part);
+                 });
+      NameTeam(first, team_first);
+      // Did the last warp of the team before go on to this piece?
+      AttendItem* const items = tables_.items;
+      const AttendItem& before = items[team];
+      if (first > team && before.team_size > 1 &&
+          before.team_first + before.team_size - 1u == team_first) {
+        for (uint32_t i = team; i < first; ++i) items[i].team_goes_on = 1;
+      }
+      team = first;
+    }
+    while (warp_ < warps_) EndWarp();
   }
-  while (warp_of_next() < warps) end_warp();
-}
+
+  void PutItem(const AttendItem& whole, const AttendPiece& piece, const AttendStretch& part) {
+    AttendItem& item = tables_.items[end_++];
+    item = whole;
+    item.first_page += part.first_page;
+    item.page_count = part.page_count;
+    item.pair = piece.pair;
+    item.first_part = piece.first_part;
+    item.part = static_cast<uint16_t>(piece.part);
+    item.part_count = static_cast<uint16_t>(piece.part_count);
+    item.kv_head = static_cast<uint16_t>(piece.kv_head);
+    item.first_query = static_cast<uint16_t>(piece.first_query);
+    item.with_open_group = part.with_open_group;
+  }
+
+  // The items from `first` on are one piece's, by warps from `warp` on.
+  void NameTeam(uint32_t first, uint32_t warp) {
+    for (uint32_t i = first; i < end_; ++i) {
+      tables_.items[i].team_first = static_cast<uint8_t>(warp);
+      tables_.items[i].team_size = static_cast<uint8_t>(end_ - first);
+    }
+  }
+
+  void EndWarp() {
+    uint32_t* const first_item = &tables_.first_item[cta_ * warps_ + warp_++];
+    first_item[1] = end_;
+    // A warp's ring has stages of one size: the largest that any of its items wants.
+    AttendItem* const items = tables_.items;
+    uint16_t largest = 0;
+    for (uint32_t i = *first_item; i < end_; ++i) {
+      largest = std::max(largest, items[i].stage_bytes_16);
+    }
+    for (uint32_t i = *first_item; i < end_; ++i) items[i].stage_bytes_16 = largest;
+  }
+
+  const uint32_t warps_;
+  const int64_t open_group_cost_;
+  const absl::Span<const SequencePages> pages_;
+  const AttendTables tables_;
+  uint32_t end_ = 0;   // of the items put
+  uint32_t cta_ = 0;   // at hand
+  uint32_t warp_ = 0;  // of it
+};
 
 AttendItem ItemOf(const StepSequence& sequence, const SequencePages& pages, uint32_t group) {
   uint32_t lane_bytes = 0;
@@ -208,55 +145,79 @@ AttendItem ItemOf(const StepSequence& sequence, const SequencePages& pages, uint
 
 }  // namespace
 
-void PlanAttend(const AttendGeometry& geometry, const CacheShape& shape, int query_heads,
-                absl::Span<const StepSequence> sequences, absl::Span<const SequencePages> pages,
-                AttendPlan* plan) {
-  KV_CHECK(sequences.size() == pages.size() && geometry.warps_per_cta <= kWarpsMax);
-  plan->items.clear();
-  plan->pieces.clear();
-  plan->first_item.assign(1, 0);
-  plan->part_count = plan->pair_count = 0;
-  const uint32_t group = static_cast<uint32_t>(query_heads / shape.kv_heads);
-  const int64_t open_group = OpenGroupCost(shape);
-  const auto blocks = [&](uint32_t i) {
-    return (sequences[i].row_count * group + geometry.queries_max - 1) / geometry.queries_max;
-  };
+AttendPlanner::AttendPlanner(const AttendGeometry& geometry, const CacheShape& shape,
+                             int query_heads)
+    : geometry_(geometry),
+      kv_heads_(static_cast<uint32_t>(shape.kv_heads)),
+      group_(static_cast<uint32_t>(query_heads / shape.kv_heads)),
+      open_group_cost_(OpenGroupCost(shape)) {
+  KV_CHECK(geometry.warps_per_cta <= kWarpsMax);
+  whole_.reserve(geometry.pairs_max / kv_heads_);
+  pieces_.reserve(geometry.pairs_max + geometry.cta_count);
+}
+
+uint32_t AttendPlanner::PairCount(const StepSequence& sequence) const {
+  const uint32_t queries = sequence.row_count * group_;
+  return (queries + geometry_.queries_max - 1) / geometry_.queries_max * kv_heads_;
+}
+
+int64_t AttendPlanner::CtaShare(absl::Span<const StepSequence> sequences,
+                                absl::Span<const SequencePages> pages) const {
   int64_t total = 0, page_count = 0;
+  uint32_t pair_count = 0;
   for (uint32_t i = 0; i < sequences.size(); ++i) {
-    const int64_t pairs = int64_t{blocks(i)} * shape.kv_heads;
-    total += (PagesCost(pages[i]) + open_group) * pairs;
-    page_count += (PageCount(pages[i]) + 1) * pairs;
+    const uint32_t pairs = PairCount(sequences[i]);
+    total += (PagesCost(pages[i]) + open_group_cost_) * pairs;
+    page_count += (int64_t{sequences[i].page_count} + 1) * pairs;
+    pair_count += pairs;
   }
-  const int64_t stretch = page_count == 0 ? 1
-                                          : std::max(total / geometry.cta_count + 1,
-                                                     kPagesPerCtaMin * total / page_count);
-  Cutter cutter(stretch, geometry.cta_count);
+  // Every warp may cut an item in two.
+  KV_CHECK(pair_count <= geometry_.pairs_max &&
+           pair_count + geometry_.warp_count() <= geometry_.items_max);
+  if (page_count == 0) return 1;
+  return std::max(total / geometry_.cta_count + 1, kPagesPerCtaMin * total / page_count);
+}
+
+AttendPlan AttendPlanner::Plan(absl::Span<const StepSequence> sequences,
+                               absl::Span<const SequencePages> pages, const AttendTables& tables) {
+  KV_CHECK(sequences.size() == pages.size());
+  AttendPlan plan;
+  whole_.clear();
+  pieces_.clear();
+  Cutter cutter(CtaShare(sequences, pages), geometry_.cta_count);
+  Dealer dealer(geometry_.warps_per_cta, open_group_cost_, pages, tables);
   for (uint32_t i = 0; i < sequences.size(); ++i) {
-    AttendItem item = ItemOf(sequences[i], pages[i], group);
-    for (int head = 0; head < shape.kv_heads; ++head) {
-      item.kv_head = static_cast<uint16_t>(head);
-      for (uint32_t block = 0; block < blocks(i); ++block) {
-        item.first_query = static_cast<uint16_t>(block * geometry.queries_max);
-        item.pair = plan->pair_count++;
-        const size_t first = plan->pieces.size();
-        cutter.Cut(item, pages[i], item.first_page, open_group,
-                   [&](const AttendItem& piece, int64_t cost) {
-                     plan->pieces.push_back({piece, i, cutter.stretch(), cost});
-                   });
-        NumberParts(first, plan);
+    const AttendWhole& whole = whole_.emplace_back(
+        AttendWhole{.item = ItemOf(sequences[i], pages[i], group_),
+                    .stretch = {.page_count = sequences[i].page_count,
+                                .with_open_group = true,
+                                .cost = PagesCost(pages[i]) + open_group_cost_}});
+    for (uint32_t head = 0; head < kv_heads_; ++head) {
+      for (uint32_t query = 0; query < whole.item.query_count; query += geometry_.queries_max) {
+        const size_t first = pieces_.size();
+        cutter.Cut(whole.stretch, pages[i], open_group_cost_, [&](const AttendStretch& part) {
+          AttendPiece& piece = pieces_.emplace_back();  // filled in place: there are thousands
+          piece.stretch = part;
+          piece.sequence = i;
+          piece.cta = cutter.bin();
+          piece.pair = plan.pair_count;
+          piece.first_part = plan.part_count;
+          piece.part = static_cast<uint32_t>(pieces_.size() - first - 1);
+          piece.kv_head = head;
+          piece.first_query = query;
+        });
+        const auto parts = static_cast<uint32_t>(pieces_.size() - first);
+        for (size_t k = first; k < pieces_.size(); ++k) pieces_[k].part_count = parts;
+        if (parts > 1) plan.part_count += parts;
+        ++plan.pair_count;
+        dealer.DealUpTo(cutter.bin(), whole_, &pieces_);
       }
     }
   }
-  size_t next = 0;
-  for (uint32_t cta = 0; cta < geometry.cta_count; ++cta) {
-    const size_t first = next;
-    while (next < plan->pieces.size() && plan->pieces[next].cta == cta) ++next;
-    DealPieces(absl::MakeConstSpan(plan->pieces).subspan(first, next - first), sequences, pages,
-               open_group, geometry.warps_per_cta, plan);
-  }
-  KV_CHECK(plan->items.size() <= geometry.items_max);
-  KV_CHECK(plan->part_count <= geometry.parts_max);
-  KV_CHECK(plan->pair_count <= geometry.pairs_max);
+  dealer.DealUpTo(geometry_.cta_count, whole_, &pieces_);
+  KV_CHECK(plan.part_count <= geometry_.parts_max);
+  plan.item_count = dealer.item_count();
+  return plan;
 }
 
 }  // namespace palimpsest::cuda

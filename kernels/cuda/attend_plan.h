@@ -67,27 +67,70 @@ struct SequencePages {
   PageRun runs[kThoughtCount];
 };
 
-// A CTA's share of one pair.
-struct AttendPiece {
-  AttendItem item;        // its page range; team fields not yet set
-  uint32_t sequence = 0;  // index into the plan's input
-  uint32_t cta = 0;
-  int64_t cost = 0;
+// Where a plan goes: the items to items[first ...], and to first_item[warp_count + 1] where each
+// warp's begin: warp w of CTA c does items [first_item[i], first_item[i + 1]) with
+// i = c * warps_per_cta + w.
+struct AttendTables {
+  AttendItem* items = nullptr;
+  uint32_t first = 0;
+  uint32_t* first_item = nullptr;
 };
 
 struct AttendPlan {
-  std::vector<AttendItem> items;
-  // [warp_count + 1]: warp w of CTA c does items [first_item[i], first_item[i + 1]) with
-  // i = c * warps_per_cta + w.
-  std::vector<uint32_t> first_item;
+  uint32_t item_count = 0;
   uint32_t part_count = 0;
   uint32_t pair_count = 0;
-  std::vector<AttendPiece> pieces;  // scratch
 };
 
-// Fills `plan` for a step (its vectors keep their memory). pages[i] tells of sequences[i].
-void PlanAttend(const AttendGeometry& geometry, const CacheShape& shape, int query_heads,
-                absl::Span<const StepSequence> sequences, absl::Span<const SequencePages> pages,
-                AttendPlan* plan);
+// A stretch of one pair's pages, and the open group behind them or not.
+struct AttendStretch {
+  uint32_t first_page = 0;  // of the sequence's
+  uint32_t page_count = 0;
+  bool with_open_group = false;
+  int64_t cost = 0;
+};
+
+// A sequence whose pairs are not cut: of its first head and queries.
+struct AttendWhole {
+  AttendItem item;
+  AttendStretch stretch;
+};
+
+// A CTA's share of one pair.
+struct AttendPiece {
+  AttendStretch stretch;
+  uint32_t sequence = 0;  // index into the plan's input
+  uint32_t cta = 0;
+  uint32_t pair = 0;  // this and the next as in AttendItem
+  uint32_t first_part = 0;
+  uint32_t part = 0;
+  uint32_t part_count = 0;
+  uint32_t kv_head = 0;
+  uint32_t first_query = 0;
+};
+
+class AttendPlanner {
+ public:
+  AttendPlanner() = default;
+  AttendPlanner(const AttendGeometry& geometry, const CacheShape& shape, int query_heads);
+
+  // Plans a step; pages[i] tells of sequences[i]. `tables` has room for the geometry's bounds.
+  AttendPlan Plan(absl::Span<const StepSequence> sequences, absl::Span<const SequencePages> pages,
+                  const AttendTables& tables);
+
+ private:
+  uint32_t PairCount(const StepSequence& sequence) const;
+  // What a CTA shall do, in PageCost's units.
+  int64_t CtaShare(absl::Span<const StepSequence> sequences,
+                   absl::Span<const SequencePages> pages) const;
+
+  AttendGeometry geometry_;
+  uint32_t kv_heads_ = 0;
+  uint32_t group_ = 0;  // query heads of a KV head
+  int64_t open_group_cost_ = 0;
+  // Scratch.
+  std::vector<AttendWhole> whole_;   // by sequence
+  std::vector<AttendPiece> pieces_;  // of the CTAs not yet dealt
+};
 
 }  // namespace palimpsest::cuda

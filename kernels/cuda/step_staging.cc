@@ -1,136 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/step_staging.h"
 
-#include <algorithm>
-#include <cstring>
-
-#include "absl/strings/str_cat.h"
-#include "common/base/check.h"
 #include "common/base/status_macros.h"
-#include "kernels/cuda/page_entries.h"
 
 namespace palimpsest::cuda {
-namespace {
-
-uint64_t PageCount(const SequenceView& view) {
-  uint64_t count = 0;
-  for (const auto& pages : view.pages) count += pages.size();
-  return count;
-}
-
-// Where each row of the step goes. Returns how many rows there are, gaps included.
-uint32_t PutRows(absl::Span<const SequenceView> sequences, absl::Span<const StepRows> rows,
-                 StepRow* to) {
-  uint32_t end = 0, taken = 0;
-  for (const StepRows& r : rows) {
-    end = std::max(end, r.row + r.count);
-    taken += r.count;
-  }
-  if (taken < end) std::fill_n(to, end, StepRow{.open_group = kNoRow});
-  for (uint32_t i = 0; i < rows.size(); ++i) {
-    const SequenceView& view = sequences[rows[i].sequence];
-    for (uint32_t j = 0; j < rows[i].count; ++j) {
-      const uint32_t slot = view.open_count + j;
-      to[rows[i].row + j] = {.open_group = view.open_group,
-                             .slot = slot,
-                             .position = view.open_position + slot,
-                             .sequence = i};
-    }
-  }
-  return end;
-}
-
-}  // namespace
 
 absl::StatusOr<StepStaging> StepStaging::Make(const PoolLayout& pool,
                                               const AttendGeometry& geometry, cudaStream_t stream) {
   StepStaging staging;
-  staging.geometry_ = geometry;
-  staging.pages_max_ = pool.pages_max();
-  const uint64_t rows_max = pool.config().rows_max;
-  ArrayPacker packer;
-  staging.offsets_ = {.header = packer.Add<StepHeader>(1),
-                      .sequences = packer.Add<StepSequence>(rows_max),
-                      .rows = packer.Add<StepRow>(rows_max),
-                      .first_item = packer.Add<uint32_t>(geometry.warp_count() + 1),
-                      .pages = packer.Add<PageEntry>(staging.pages_max_)};
-  packer.Add<AttendItem>(geometry.items_max + 1);  // one for the gap before them
-  KV_ASSIGN_OR_RETURN(staging.block_,
-                      StagedBlock::Make(packer.bytes(), stream, "the tables of a step"));
-  staging.device_ = staging.At(staging.block_.device());
-  staging.plan_.items.reserve(geometry.items_max);
-  staging.plan_.first_item.reserve(geometry.warp_count() + 1);
-  staging.plan_input_.reserve(rows_max);
-  staging.sequences_.reserve(rows_max);
+  staging.writer_ = StepWriter(pool, geometry);
+  KV_ASSIGN_OR_RETURN(staging.block_, StagedBlock::Make(staging.writer_.bytes_max(), stream,
+                                                        "the tables of a step"));
+  staging.device_ = staging.writer_.At(staging.block_.device());
   return staging;
-}
-
-StepArrays StepStaging::At(uint8_t* base) const {
-  return {.header = reinterpret_cast<StepHeader*>(base + offsets_.header),
-          .sequences = reinterpret_cast<StepSequence*>(base + offsets_.sequences),
-          .rows = reinterpret_cast<StepRow*>(base + offsets_.rows),
-          .first_item = reinterpret_cast<uint32_t*>(base + offsets_.first_item),
-          .pages = reinterpret_cast<PageEntry*>(base),
-          .items = reinterpret_cast<AttendItem*>(base)};
-}
-
-uint64_t StepStaging::PutSequences(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
-                                   absl::Span<const StepRows> rows, uint64_t first,
-                                   PageEntry* pages) {
-  PageEntry* next = pages + first;
-  plan_input_.clear();
-  sequences_.clear();
-  for (const StepRows& r : rows) {
-    const SequenceView& view = sequences[r.sequence];
-    SequencePages& input = plan_input_.emplace_back();
-    const PageEntry* const begin = next;
-    for (const Thought thought : kThoughts) {
-      const PageFormat format = view.formats.of(thought);
-      const auto& of_class = view.pages[Index(thought)];
-      next = PutPages(of_class, format, next);
-      input.runs[Index(thought)] = {
-          .page_count = static_cast<uint32_t>(of_class.size()),
-          .lane_bytes = static_cast<uint32_t>(pool.page(format).lane_bytes)};
-    }
-    sequences_.push_back({.first_page = static_cast<uint32_t>(begin - pages),
-                          .page_count = static_cast<uint32_t>(next - begin),
-                          .open_group = view.open_group,
-                          .open_count = view.open_count,
-                          .open_position = view.open_position,
-                          .row = r.row,
-                          .row_count = r.count});
-  }
-  return next - pages;
 }
 
 absl::Status StepStaging::Stage(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
                                 absl::Span<const StepRows> rows, cudaStream_t stream) {
-  uint64_t page_count = 0;
-  for (const StepRows& r : rows) page_count += PageCount(sequences[r.sequence]);
-  if (page_count > pages_max_) {
-    return absl::InvalidArgumentError(absl::StrCat("the step's sequences name ", page_count,
-                                                   " pages; the pool has no more than ",
-                                                   pages_max_));
-  }
   KV_ASSIGN_OR_RETURN(uint8_t* const base, block_.Begin());
-  const StepArrays to = At(base);
-
-  const uint64_t pages_end =
-      PutSequences(pool, sequences, rows, offsets_.pages / sizeof(PageEntry), to.pages);
-  std::copy(sequences_.begin(), sequences_.end(), to.sequences);
-  const uint32_t row_count = PutRows(sequences, rows, to.rows);
-
-  PlanAttend(geometry_, pool.shape(), pool.config().query_heads, sequences_, plan_input_, &plan_);
-  const auto first_item = static_cast<uint32_t>(
-      (pages_end * sizeof(PageEntry) + sizeof(AttendItem) - 1) / sizeof(AttendItem));
-  std::copy(plan_.items.begin(), plan_.items.end(), to.items + first_item);
-  std::transform(plan_.first_item.begin(), plan_.first_item.end(), to.first_item,
-                 [&](uint32_t index) { return index + first_item; });
-  *to.header = {.sequence_count = static_cast<uint32_t>(rows.size()),
-                .row_count = row_count,
-                .item_count = static_cast<uint32_t>(plan_.items.size())};
-
-  return block_.Copy((first_item + plan_.items.size()) * sizeof(AttendItem), stream);
+  KV_ASSIGN_OR_RETURN(const uint64_t bytes, writer_.Write(pool, sequences, rows, base));
+  return block_.Copy(bytes, stream);
 }
 
 }  // namespace palimpsest::cuda

@@ -29,9 +29,9 @@ class Planned {
     geometry_ = {.cta_count = cta_count,
                  .warps_per_cta = 12,
                  .queries_max = 8,
-                 .items_max = 1u << 20,
+                 .items_max = 1u << 14,
                  .parts_max = 2 * cta_count,
-                 .pairs_max = 1u << 20};
+                 .pairs_max = 1u << 14};
     uint32_t page = 0, row = 0;
     for (const Sequence& sequence : sequences) {
       pages_.push_back(sequence.pages);
@@ -43,10 +43,21 @@ class Planned {
       row += sequence.rows;
     }
     const CacheShape cache{.layers = 1, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim};
-    PlanAttend(geometry_, cache, shape.query_heads, steps_, pages_, &plan_);
+    items_.resize(geometry_.items_max);
+    first_item_.resize(geometry_.warp_count() + 1);
+    AttendPlanner planner(geometry_, cache, shape.query_heads);
+    constexpr uint32_t kFirst = 3;  // items of a step lie behind something else
+    plan_ =
+        planner.Plan(steps_, pages_,
+                     {.items = items_.data(), .first = kFirst, .first_item = first_item_.data()});
+    items_.resize(kFirst + plan_.item_count);
+    items_.erase(items_.begin(), items_.begin() + kFirst);
+    for (uint32_t& first : first_item_) first -= kFirst;
   }
 
   const AttendPlan& plan() const { return plan_; }
+  const std::vector<AttendItem>& items() const { return items_; }
+  const std::vector<uint32_t>& first_item() const { return first_item_; }
 
   uint32_t PageCount(uint32_t sequence) const {
     uint32_t count = 0;
@@ -72,7 +83,7 @@ class Planned {
   void ExpectEveryPageOnce() const {
     const uint32_t group = static_cast<uint32_t>(shape_.query_heads / shape_.kv_heads);
     std::vector<std::vector<AttendItem>> by_pair(plan_.pair_count);
-    for (const AttendItem& item : plan_.items) {
+    for (const AttendItem& item : items_) {
       ASSERT_LT(item.pair, plan_.pair_count);
       by_pair[item.pair].push_back(item);
     }
@@ -87,10 +98,10 @@ class Planned {
     }
     EXPECT_EQ(pair, plan_.pair_count);
     EXPECT_EQ(parts, plan_.part_count);
-    ASSERT_EQ(plan_.first_item.size(), geometry_.warp_count() + 1);
-    EXPECT_TRUE(std::is_sorted(plan_.first_item.begin(), plan_.first_item.end()));
-    EXPECT_EQ(plan_.first_item.front(), 0u);
-    EXPECT_EQ(plan_.first_item.back(), plan_.items.size());
+    ASSERT_EQ(first_item_.size(), geometry_.warp_count() + 1);
+    EXPECT_TRUE(std::is_sorted(first_item_.begin(), first_item_.end()));
+    EXPECT_EQ(first_item_.front(), 0u);
+    EXPECT_EQ(first_item_.back(), items_.size());
   }
 
   // The members of a team are its warps, one item each, of the same piece.
@@ -98,21 +109,21 @@ class Planned {
     for (uint32_t cta = 0; cta < geometry_.cta_count; ++cta) {
       for (uint32_t warp = 0; warp < geometry_.warps_per_cta; ++warp) {
         const uint32_t at = cta * geometry_.warps_per_cta + warp;
-        for (uint32_t i = plan_.first_item[at]; i < plan_.first_item[at + 1]; ++i) {
-          const AttendItem& item = plan_.items[i];
+        for (uint32_t i = first_item_[at]; i < first_item_[at + 1]; ++i) {
+          const AttendItem& item = items_[i];
           ASSERT_LE(item.team_first, warp);
           ASSERT_LT(warp, item.team_first + item.team_size);
           ASSERT_LE(item.team_first + item.team_size, geometry_.warps_per_cta);
           if (item.team_size == 1) continue;
           // Last of the warp, unless it is the team's last and goes on; first, unless it leads.
           const bool last_of_team = warp + 1u == item.team_first + item.team_size;
-          const bool last_item = i + 1 == plan_.first_item[at + 1];
+          const bool last_item = i + 1 == first_item_[at + 1];
           EXPECT_EQ(last_item, !(last_of_team && item.team_goes_on != 0));
           if (warp != item.team_first) {
-            EXPECT_EQ(i, plan_.first_item[at]);
+            EXPECT_EQ(i, first_item_[at]);
           }
           const uint32_t leader = at - warp + item.team_first;
-          const AttendItem& first = plan_.items[plan_.first_item[leader + 1] - 1];
+          const AttendItem& first = items_[first_item_[leader + 1] - 1];
           EXPECT_EQ(first.pair, item.pair);
           EXPECT_EQ(first.part, item.part);
         }
@@ -125,8 +136,8 @@ class Planned {
     uint64_t most = 0, total = 0;
     for (uint32_t at = 0; at < geometry_.warp_count(); at += warps) {
       uint64_t bytes = 0;
-      for (uint32_t i = plan_.first_item[at]; i < plan_.first_item[at + warps]; ++i) {
-        bytes += Bytes(plan_.items[i]);
+      for (uint32_t i = first_item_[at]; i < first_item_[at + warps]; ++i) {
+        bytes += Bytes(items_[i]);
       }
       most = std::max(most, bytes);
       total += bytes;
@@ -167,6 +178,8 @@ class Planned {
   std::vector<StepSequence> steps_;
   AttendGeometry geometry_;
   AttendPlan plan_;
+  std::vector<AttendItem> items_;
+  std::vector<uint32_t> first_item_;
 };
 
 std::vector<Sequence> Batch(uint32_t count, uint32_t pages, uint32_t lane_bytes) {
@@ -175,14 +188,14 @@ std::vector<Sequence> Batch(uint32_t count, uint32_t pages, uint32_t lane_bytes)
 
 TEST(AttendPlan, AnEmptyStepHasNothingToDo) {
   const Planned planned({8, 32, 128}, {});
-  EXPECT_TRUE(planned.plan().items.empty());
-  EXPECT_EQ(planned.plan().first_item.back(), 0u);
+  EXPECT_TRUE(planned.items().empty());
+  EXPECT_EQ(planned.first_item().back(), 0u);
 }
 
 TEST(AttendPlan, ASequenceWithoutPagesHasOneItemAHead) {
   const Planned planned({8, 32, 128}, Batch(1, 0, 0));
   planned.ExpectEveryPageOnce();
-  EXPECT_EQ(planned.plan().items.size(), 8u);
+  EXPECT_EQ(planned.items().size(), 8u);
   EXPECT_EQ(planned.plan().part_count, 0u);
 }
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "kernels/cuda/array_packer.h"
 #include "kernels/cuda/staged_block.h"
 #include "services/decode/model/counter_random.h"
 #include "services/decode/model/cuda/device_weights.h"

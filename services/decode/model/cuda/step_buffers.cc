@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "common/base/status_macros.h"
-#include "kernels/cuda/staged_block.h"
+#include "kernels/cuda/array_packer.h"
 #include "services/decode/model/rope.h"
 
 namespace palimpsest::cuda {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/fleet/host_device.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/status_macros.h"
+#include "kernels/checks.h"
+#include "kernels/cuda/page_entries.h"
+#include "services/decode/model/counter_random.h"
+#include "services/decode/model/step_checks.h"
+
+namespace palimpsest::bench {
+namespace {
+
+// Adds the time until its end to `seconds`.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double* seconds) : seconds_(seconds) {}
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+  ~Stopwatch() { *seconds_ += CpuSeconds() - begin_; }
+
+ private:
+  double* const seconds_;
+  const double begin_ = CpuSeconds();
+};
+
+// What kernels/cuda/attend.cu asks for on an H100.
+cuda::AttendGeometry H100Geometry(const BackendConfig& config) {
+  cuda::AttendGeometry geometry{.cta_count = 132, .warps_per_cta = 12, .queries_max = 8};
+  const auto heads = static_cast<uint32_t>(config.shape.kv_heads);
+  const auto group = static_cast<uint32_t>(config.query_heads) / heads;
+  geometry.pairs_max =
+      heads * (config.rows_max * group / geometry.queries_max + config.open_groups);
+  geometry.items_max = geometry.pairs_max + geometry.warp_count();
+  geometry.parts_max = 2 * geometry.cta_count;
+  return geometry;
+}
+
+}  // namespace
+
+double CpuSeconds() {
+  timespec now{};
+  (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+HostBackend::HostBackend(const BackendConfig& config)
+    : layout_(config), writer_(layout_, H100Geometry(config)), tables_(writer_.bytes_max()) {
+  entries_.resize(layout_.pages_max());
+}
+
+HostSeconds HostBackend::TakeSeconds() { return std::exchange(seconds_, {}); }
+
+absl::Status HostBackend::BeginStep(absl::Span<const SequenceView> sequences,
+                                    absl::Span<const StepRows> rows) {
+  const Stopwatch watch(&seconds_.begin_step);
+  KV_RETURN_IF_ERROR(CheckSequences(layout_, sequences));
+  KV_RETURN_IF_ERROR(CheckRows(layout_, sequences, rows));
+  return writer_.Write(layout_, sequences, rows, tables_.data()).status();
+}
+
+absl::Status HostBackend::MeasureSparsity(int, absl::Span<const uint32_t> wanted,
+                                          const LayerActivations&, absl::Span<float> sparsity) {
+  std::fill(sparsity.begin(), sparsity.end(), 0.0f);
+  return CheckWanted(wanted, writer_.sequences().size(), sparsity.size());
+}
+
+template <typename Order>
+void HostBackend::StagePages(absl::Span<const SequenceView> sequences,
+                             absl::Span<const Order> orders) {
+  cuda::PageEntry* next = entries_.data();
+  for (const Order& order : orders) {
+    const SequenceView& view = sequences[order.sequence];
+    const auto& pages = view.pages[Index(order.thought)];
+    next = cuda::PutPages(pages, view.formats.of(order.thought), next);
+  }
+}
+
+absl::Status HostBackend::Seal(absl::Span<const SequenceView> sequences,
+                               absl::Span<const SealOrder> orders) {
+  const Stopwatch watch(&seconds_.seal);
+  KV_RETURN_IF_ERROR(CheckSeal(layout_, sequences, orders));
+  StagePages(sequences, orders);
+  return absl::OkStatus();
+}
+
+absl::Status HostBackend::Anneal(absl::Span<const SequenceView> sequences,
+                                 absl::Span<const AnnealOrder> orders) {
+  const Stopwatch watch(&seconds_.anneal);
+  KV_RETURN_IF_ERROR(CheckAnneal(layout_, sequences, orders));
+  StagePages(sequences, orders);
+  return absl::OkStatus();
+}
+
+absl::Status HostBackend::Read(PageOffset, absl::Span<uint8_t>) const {
+  return absl::UnimplementedError("there are no pages");
+}
+
+absl::Status HostModel::Forward(const StepBatch&, Backend&, absl::Span<float>) {
+  return absl::UnimplementedError("there are no logits");
+}
+
+absl::Status HostModel::Generate(const StepBatch& batch, Backend& backend,
+                                 absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) {
+  KV_RETURN_IF_ERROR(CheckGenerate(*this, batch, samples.size(), tokens.size()));
+  KV_RETURN_IF_ERROR(backend.BeginStep(batch.sequences, batch.rows));
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const double draw = CounterUniform(samples[i].params.seed, samples[i].position);
+    tokens[i] = static_cast<int32_t>(draw * config_.vocab_size);
+  }
+  if (batch.observer != nullptr) {
+    for (const int layer : batch.observer->layers()) {
+      KV_RETURN_IF_ERROR(batch.observer->AfterAttend(layer, {}));
+    }
+  }
+  return backend.Synchronize();
+}
+
+}  // namespace palimpsest::bench
