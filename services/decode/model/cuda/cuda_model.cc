@@ -72,6 +72,7 @@ class CudaModelImpl final : public CudaModel {
   absl::Status CheckOptions() const;
   absl::Status CheckRoom() const;
   absl::Status CaptureGraphs();
+  absl::Status WarmUp();
   absl::Status StageInputs(const StepBatch& batch, absl::Span<const SampleSpec> samples);
   int PaddedHeadRows(int rows) const;
   absl::Status RunLayers(const StepBatch& batch, Backend& backend,
@@ -167,7 +168,15 @@ absl::Status CudaModelImpl::CaptureGraphs() {
                         }));
     graphs_.push_back(std::move(graph));
   }
-  return ToStatus(cudaStreamSynchronize(stream()), "start the model");
+  return WarmUp();
+}
+
+// Runs what graphs do not hold: CUDA loads code when it is first launched, into memory that it then
+// allocates.
+absl::Status CudaModelImpl::WarmUp() {
+  KV_RETURN_IF_ERROR(kernels_->EnqueueLogits(HeadRows(0), 0));
+  KV_RETURN_IF_ERROR(kernels_->EnqueueSample(HeadRows(0), 1));
+  return backend_->Synchronize();
 }
 
 cuda::StepInputs CudaModelImpl::LayerInputs() const {
