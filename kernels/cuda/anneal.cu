@@ -9,6 +9,7 @@
 #include "kernels/cuda/anneal_products.cuh"
 #include "kernels/cuda/anneal_select.cuh"
 #include "kernels/cuda/anneal_tokens.cuh"
+#include "kernels/cuda/launch_order.cuh"
 
 namespace palimpsest::cuda {
 namespace {
@@ -29,14 +30,24 @@ __device__ void ToSquares(const double* products, uint32_t stride, uint32_t toke
     norms[i] = products[size_t{i} * (stride + 1)];
   }
   __syncthreads();
-  // Columns 32 at a time, so that many rows' loads are under way.
+  // 32 columns at a time, and loads before stores, so that many are under way.
+  constexpr uint32_t kAtOnce = 4;
   for (uint32_t first = 0; first < tokens; first += 32) {
     const uint32_t column = first + threadIdx.x % 32;
-#pragma unroll 8
-    for (uint32_t row = first + threadIdx.x / 32; row < tokens; row += kClusterWarps) {
-      if (column > row) continue;
-      const double product = products[size_t{row} * stride + column];
-      squares.Set(row, column, norms[row] + norms[column] - 2.0 * product);
+    for (uint32_t top = first + threadIdx.x / 32; top < tokens; top += kAtOnce * kClusterWarps) {
+      double product[kAtOnce];
+#pragma unroll
+      for (uint32_t k = 0; k < kAtOnce; ++k) {
+        const uint32_t row = top + k * kClusterWarps;
+        product[k] =
+            column <= row && row < tokens ? __ldcg(products + size_t{row} * stride + column) : 0.0;
+      }
+#pragma unroll
+      for (uint32_t k = 0; k < kAtOnce; ++k) {
+        const uint32_t row = top + k * kClusterWarps;
+        if (column > row || row >= tokens) continue;
+        squares.Set(row, column, norms[row] + norms[column] - 2.0 * product[k]);
+      }
     }
   }
   __syncthreads();
@@ -93,9 +104,10 @@ __device__ void KeepMedoids(const Problem& problem, HeadRange heads, uint8_t* sh
 
 // Third launch. A CTA a problem.
 template <bool kShared>
-__global__ void __launch_bounds__(kClusterThreads, 2)
+__global__ void __launch_bounds__(kClusterThreads)
     MedoidsKernel(const __grid_constant__ AnnealLaunch launch) {
   extern __shared__ double shared[];
+  WaitForPredecessor();
   auto* bytes = reinterpret_cast<uint8_t*>(shared);
   const Problem problem(launch, blockIdx.x);
   const uint32_t heads = problem.kv_heads();
@@ -167,8 +179,8 @@ cudaError_t LaunchMedoids(const AnnealLaunch& launch, uint32_t problems, uint64_
       cudaFuncSetAttribute(MedoidsKernel<kShared>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                            static_cast<int>(shared_bytes));
   if (error != cudaSuccess) return error;
-  MedoidsKernel<kShared><<<problems, kClusterThreads, shared_bytes, stream>>>(launch);
-  return cudaSuccess;
+  return LaunchEarly(MedoidsKernel<kShared>, problems, kClusterThreads, shared_bytes, launch,
+                     stream);
 }
 
 // Tasks of one launch: `count` of them, all k-means or none.
@@ -187,7 +199,9 @@ cudaError_t LaunchTasks(const AnnealParams& params, const AnnealTask* tasks, uin
     launch.tokens_max = std::max(launch.tokens_max, TokensBound(*task));
     launch.keep_max = std::max(launch.keep_max, task->keep);
   }
+  if (launch.tokens_max == 0) return cudaSuccess;                  // empty segments
   launch.keep_max = std::min(launch.keep_max, launch.tokens_max);  // who keeps all is left alone
+  launch.product_tiles = ProductTiles(launch.tokens_max);
   uint64_t shared_bytes_max = 0;
   cudaError_t error = SharedBytesMax(&shared_bytes_max);
   const ProblemSize size(params.pool, launch.tokens_max, launch.keep_max, shared_bytes_max);
@@ -198,8 +212,9 @@ cudaError_t LaunchTasks(const AnnealParams& params, const AnnealTask* tasks, uin
     launch.first_problem = first;
     PlaceScratch(params, size, some, &launch);
     FindTokensKernel<<<dim3(heads, some), kFindThreads, 0, stream>>>(launch);
-    ProductsKernel<<<dim3(ProductTiles(launch.tokens_max), some), kProductWarps * 32, 0, stream>>>(
-        launch);
+    error = LaunchEarly(ProductsKernel, some * launch.product_tiles, kProductWarps * 32, 0, launch,
+                        stream);
+    if (error != cudaSuccess) return error;
     error = size.row_bytes == 0 ? LaunchMedoids<true>(launch, some, size.shared_bytes, stream)
                                 : LaunchMedoids<false>(launch, some, size.shared_bytes, stream);
   }
@@ -217,8 +232,7 @@ bool Overlap(const AnnealTask& a, const AnnealTask& b) {
 }  // namespace
 
 uint64_t AnnealScratchBytes(const DevicePool& pool) {
-  // Of keep no more than half counts for the size: exactness is not the point.
-  const ProblemSize usual(pool, kUsualTokens, kUsualTokens, ~uint64_t{0});
+  const ProblemSize usual(pool, kUsualTokens, kUsualTokens, /*shared_bytes_max=*/~uint64_t{0});
   return std::clamp(kUsualTasks * pool.layers * usual.scratch_bytes(), kScratchBytesMin,
                     kScratchBytesMax);
 }

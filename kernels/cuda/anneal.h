@@ -38,8 +38,8 @@ struct AnnealParams {
 uint64_t AnnealScratchBytes(const DevicePool& pool);
 
 // The most live tokens of a segment that k-means can take with this scratch, whatever it keeps:
-// their distances take 16 * tokens^2 bytes. 2,048 at most; 1,400 with 32 MiB. Segments of up to
-// about 160 are quick, because their distances fit shared memory.
+// their distances take 16 * tokens^2 bytes. 1,536 at most; 1,400 with 32 MiB. Segments of up to
+// about 150 are quick, because their distances fit shared memory.
 uint32_t KMeansTokensMax(const DevicePool& pool, uint64_t scratch_bytes);
 
 // What bounds a task's live tokens from outside.

@@ -16,9 +16,9 @@
 
 namespace palimpsest::cuda::anneal {
 
-inline constexpr uint32_t kClusterThreads = 512;
+inline constexpr uint32_t kClusterThreads = 1024;
 inline constexpr uint32_t kClusterWarps = kClusterThreads / 32;
-inline constexpr uint32_t kClusterTokensMax = 2048;  // what the small arrays below have room for
+inline constexpr uint32_t kClusterTokensMax = 1536;  // what the small arrays below have room for
 inline constexpr int kLloydSteps = 10;
 inline constexpr uint32_t kNone = ~uint32_t{0};
 
@@ -157,6 +157,7 @@ class Clusters {
         continue;
       }
       const double each = 1.0 / size, half = 0.5 * spread * each * each;
+#pragma unroll 4
       for (uint32_t x = lane(); x < tokens_; x += 32) row(j)[x] = row(j)[x] * each - half;
     }
     __syncthreads();

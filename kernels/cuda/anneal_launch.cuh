@@ -27,8 +27,9 @@ struct AnnealLaunch {
   uint32_t* counts = nullptr;   // [kv_heads] tokens of the lane
   uint32_t* agrees = nullptr;   // [kv_heads] 1: holds the positions that head 0 holds
   SlotPlace* places = nullptr;  // [kv_heads][tokens_max] in order of position
-  double* products = nullptr;   // [tokens_max][tokens_max] see distances.cuh
+  double* products = nullptr;   // [tokens_max][tokens_max] see anneal_products.cuh
   double* rows = nullptr;       // [keep_max][tokens_max] where shared memory is too small for them
+  uint32_t product_tiles = 0;   // of a problem
 };
 
 // One problem, by its index in the launch.
@@ -73,16 +74,26 @@ struct Problem {
     return __all_sync(~0u, agree);
   }
 
-  // f(index of the slot, lane of its page, position) for every live token of the segment.
-  template <typename F>
-  __device__ void ForEachToken(uint32_t kv_head, F&& f) const {
+  // f(index of the slot, which of the heads, lane of its page, position) for every live token of
+  // the segment in these heads.
+  template <int kHeads, typename F>
+  __device__ void ForEachToken(const uint32_t (&kv_heads)[kHeads], F&& f) const {
+    uint32_t lanes[kHeads];
+#pragma unroll
+    for (int i = 0; i < kHeads; ++i) lanes[i] = lane(kv_heads[i]);
     ForEachLiveSlot(launch.pool, launch.layouts, launch.page_entries + task.first_page,
-                    task.page_count, lane(kv_head),
-                    [&](uint32_t slot_index, const PageLane& of, uint32_t position) {
+                    task.page_count, lanes,
+                    [&](uint32_t slot_index, int which, const PageLane& of, uint32_t position) {
                       if (position >= task.first_position && position < task.end_position) {
-                        f(slot_index, of, position);
+                        f(slot_index, which, of, position);
                       }
                     });
+  }
+  // The same for one head: f(index of the slot, lane of its page, position).
+  template <typename F>
+  __device__ void ForEachToken(uint32_t kv_head, F&& f) const {
+    ForEachToken<1>({kv_head}, [&](uint32_t slot_index, int, const PageLane& of,
+                                   uint32_t position) { f(slot_index, of, position); });
   }
 };
 

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "kernels/cuda/anneal_launch.cuh"
+#include "kernels/cuda/launch_order.cuh"
 
 namespace palimpsest::cuda::anneal {
 
@@ -159,14 +160,16 @@ __device__ __forceinline__ void AddProducts(const Problem& problem, HeadRange he
   }
 }
 
-// Grid: (tiles of tokens_max tokens, problems). Heads that do not agree are left to the next
+// A CTA a tile of a problem. Heads that do not agree are left to the next
 // launch.
-__global__ void __launch_bounds__(kProductWarps * 32)
+__global__ void __launch_bounds__(kProductWarps * 32, 5)
     ProductsKernel(const __grid_constant__ AnnealLaunch launch) {
   __shared__ double parts[kProductWarps][kTileRows * kTileColumns];
-  const Problem problem(launch, blockIdx.y);
+  AllowSuccessor();
+  WaitForPredecessor();
+  const Problem problem(launch, blockIdx.x / launch.product_tiles);
   const uint32_t tokens = problem.count(0);
-  const TokenTile tile = TileAt(blockIdx.x);
+  const TokenTile tile = TileAt(blockIdx.x % launch.product_tiles);
   if (tokens <= problem.task.keep || tile.row >= tokens || !problem.HeadsAgree()) return;
   const uint32_t warp = threadIdx.x / 32;
   TileSums<kTileRows / kUnit, kTileColumns / kUnit> sums;

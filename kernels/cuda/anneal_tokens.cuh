@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cuda/anneal_launch.cuh"
+#include "kernels/cuda/launch_order.cuh"
 #include "kernels/cuda/position_ranks.cuh"
 
 namespace palimpsest::cuda::anneal {
@@ -16,6 +17,7 @@ __global__ void __launch_bounds__(kFindThreads)
     FindTokensKernel(const __grid_constant__ AnnealLaunch launch) {
   using Ranks = PositionRanks<kFindThreads>;
   __shared__ Ranks::Storage own_storage, first_storage;
+  AllowSuccessor();
   const Problem problem(launch, blockIdx.y);
   const uint32_t head = blockIdx.x;
   SlotPlace* places = problem.places(head);
@@ -25,16 +27,13 @@ __global__ void __launch_bounds__(kFindThreads)
   for (uint32_t begin = problem.task.first_position; begin != Ranks::kNone; begin = own.next()) {
     own.Begin(begin);
     first.Begin(begin);
-    problem.ForEachToken(head, [&](uint32_t, const PageLane&, uint32_t p) { own.Add(p); });
-    if (head != 0) {
-      problem.ForEachToken(0, [&](uint32_t, const PageLane&, uint32_t p) { first.Add(p); });
-    }
+    problem.ForEachToken<2>({head, 0}, [&](uint32_t, int which, const PageLane&, uint32_t p) {
+      (which == 0 ? own : first).Add(p);
+    });
     const uint32_t count = own.Count();
-    if (head != 0) {
-      differs |= first.next() != own.next();
-      for (uint32_t w = threadIdx.x; w < Ranks::kWords; w += kFindThreads) {
-        differs |= first.bits(w) != own.bits(w);
-      }
+    differs |= first.next() != own.next();
+    for (uint32_t w = threadIdx.x; w < Ranks::kWords; w += kFindThreads) {
+      differs |= first.bits(w) != own.bits(w);
     }
     problem.ForEachToken(head, [&](uint32_t i, const PageLane& of, uint32_t position) {
       if (!own.Covers(position)) return;

@@ -46,34 +46,36 @@ struct PageLane {
   }
 };
 
-// Calls f(i, lane of the page, position) for every live slot of entries[0, page_count), spread over
-// the CTA; i = 16 * index of the page + slot. Each thread has a few slots under way at a time.
-template <typename F>
+// Calls f(i, which, lane of the page, position) for every live slot of lanes[which] of
+// entries[0, page_count), spread over the CTA; i = 16 * index of the page + slot. Each thread has a
+// few slots under way at a time.
+template <int kLanes, typename F>
 __device__ __forceinline__ void ForEachLiveSlot(const DevicePool& pool,
                                                 const DeviceLayouts& layouts,
                                                 const PageEntry* entries, uint32_t page_count,
-                                                uint32_t lane, F&& f) {
+                                                const uint32_t (&lanes)[kLanes], F&& f) {
   constexpr int kBatch = 4;
   const uint32_t slots = page_count * kSlotsPerPage;
   for (uint32_t first = threadIdx.x; first < slots; first += kBatch * blockDim.x) {
     PageEntry entry[kBatch];
-    uint32_t live[kBatch], position[kBatch];
+    uint32_t live[kBatch][kLanes], position[kBatch][kLanes];
 #pragma unroll
     for (int k = 0; k < kBatch; ++k) {
       const uint32_t i = first + k * blockDim.x;
       entry[k] = entries[min(i, slots - 1) / kSlotsPerPage];
     }
 #pragma unroll
-    for (int k = 0; k < kBatch; ++k) {
-      const uint32_t i = first + k * blockDim.x;
-      const PageLane of(pool, layouts, entry[k], lane);
-      live[k] = i < slots ? of.live() >> (i % kSlotsPerPage) & 1 : 0;
-      position[k] = of.position(i % kSlotsPerPage);
+    for (int k = 0; k < kBatch * kLanes; ++k) {
+      const uint32_t i = first + k / kLanes * blockDim.x;
+      const PageLane of(pool, layouts, entry[k / kLanes], lanes[k % kLanes]);
+      live[k / kLanes][k % kLanes] = i < slots ? of.live() >> (i % kSlotsPerPage) & 1 : 0;
+      position[k / kLanes][k % kLanes] = of.position(i % kSlotsPerPage);
     }
 #pragma unroll
-    for (int k = 0; k < kBatch; ++k) {
-      const PageLane of(pool, layouts, entry[k], lane);
-      if (live[k] != 0) f(first + k * blockDim.x, of, position[k]);
+    for (int k = 0; k < kBatch * kLanes; ++k) {
+      const PageLane of(pool, layouts, entry[k / kLanes], lanes[k % kLanes]);
+      const uint32_t i = first + k / kLanes * blockDim.x;
+      if (live[k / kLanes][k % kLanes] != 0) f(i, k % kLanes, of, position[k / kLanes][k % kLanes]);
     }
   }
 }

@@ -51,7 +51,8 @@ uint32_t SparsityArrivals(const DevicePool& pool);
 
 // Sequences are done in as many launches as scratch (12 * kv_heads * (pages_max + 1) * 16 bytes a
 // sequence) asks for; one, as a rule. cudaErrorInvalidValue when pages_max is too large for it.
-// REQUIRES: head_dim a multiple of 16 up to 256; a row of q at a multiple of 16 bytes.
+// REQUIRES: head_dim a multiple of 16 up to 256; a row of q at a multiple of 16 bytes; the queries
+// of a KV head (2 * head_dim bytes each) fit 32 KiB.
 cudaError_t LaunchSparsity(const SparsityParams& params, cudaStream_t stream);
 
 }  // namespace palimpsest::cuda
