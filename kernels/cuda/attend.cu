@@ -44,6 +44,7 @@ struct AttendParams {
   float scale_log2;  // softmax scale · log2(e)
   int layer;
   int group_heads;
+  AttendTrace trace;  // of a traced launch
 };
 
 // The state of 8 queries, spread over a warp as attend_tile.cuh says: this thread's two queries
@@ -108,7 +109,7 @@ template <int kDim>
 inline constexpr int kStateFloat4s = kDim / 16 * 32 + 4;
 static_assert(kStateFloat4s<128> * sizeof(float4) <= kRingBytes);
 
-template <int kDim>
+template <int kDim, bool kTraced>
 class Attention {
  public:
   __device__ Attention(const AttendParams& params, SharedMemory& shared)
@@ -128,9 +129,12 @@ class Attention {
     if (item.with_open_group != 0) PrefetchOpenGroup(open);
     LoadQueries(item);
     WarpState<kDim> state;
+    tile_ = item.kv_head * p_.trace.tiles + item.first_page - p_.trace.first_page;
+    traced_ = kTraced && item.row_count == 1;
     for (uint32_t i = 0; i < item.page_count; ++i) {
       FoldPage(stream_.Next(), state);
       stream_.Release();
+      ++tile_;
     }
     if (item.with_open_group != 0) FoldOpenGroup(open, item, state);
     state.Finish();
@@ -220,12 +224,28 @@ class Attention {
                                          WarpState<kDim>& state) const {
     const ValueTile<kFormat, kDim> tile(values, lane_);  // on its way during the softmax
     state.template Exponentiate<FactorExponent<kFormat>()>(s);
-    TileValues<kFormat, kDim>(tile, s, state.o);
+    const uint32_t p[2] = {PackBf16(s[0], s[1]), PackBf16(s[2], s[3])};
+    if (kTraced && traced_) Trace(p, state, static_cast<float>(FactorExponent<kFormat>()));
+    TileValues<kFormat, kDim>(tile, p, state.o);
+  }
+
+  // Leaves the tile's probabilities behind, which are relative to max - value_exponent.
+  __device__ __forceinline__ void Trace(const uint32_t (&p)[2], const WarpState<kDim>& state,
+                                        float value_exponent) const {
+    const uint32_t slot = SlotOfRow(lane_ / 4), t = lane_ % 4;
+    uint32_t* to = p_.trace.probabilities + (size_t{tile_} * kSlotsPerPage + slot) * 4 + t;
+    to[0] = p[0];
+    to[8 * 4] = p[1];
+    if (lane_ < 4) {
+      reinterpret_cast<float2*>(p_.trace.references)[size_t{tile_} * 4 + t] =
+          make_float2(state.max[0] - value_exponent, state.max[1] - value_exponent);
+    }
   }
 
   // The open group lies like the lane of a bf16 page. Causal inside the step.
   __device__ void FoldOpenGroup(const uint8_t* open, const AttendItem& item,
-                                WarpState<kDim>& state) const {
+                                WarpState<kDim>& state) {
+    tile_ = item.kv_head * p_.trace.tiles + p_.trace.pages_max + item.row;
     float s[4];
     const uint8_t* values = open + Logits<Format::kBf16>(open, s);
     const uint32_t slot = SlotOfRow(lane_ / 4);
@@ -245,6 +265,10 @@ class Attention {
     for (int i = 0; i < 2; ++i) {
       const uint32_t index = item.first_query + 2 * (lane_ % 4) + i;
       if (index >= item.query_count) continue;
+      if (kTraced && traced_ && lane_ < 4) {
+        const uint32_t pair = item.row * p_.pool.kv_heads + item.kv_head;
+        p_.trace.log_sums[pair * kTileQueries + index] = state.max[i] + log2f(state.sum[i]);
+      }
       const float inverse = 1.0f / state.sum[i];  // a row sees at least itself
       uint32_t words[kSteps];
 #pragma unroll
@@ -352,11 +376,13 @@ class Attention {
   const uint32_t warp_;
   const uint32_t lane_;
   uint32_t ring_bytes_ = kRingBytes;
+  uint32_t tile_ = 0;  // of the trace, the one at hand
+  bool traced_ = false;
   PageStream stream_;
   QueryTile<kDim> q_;
 };
 
-template <int kDim>
+template <int kDim, bool kTraced>
 __global__ void __launch_bounds__(kThreads, 1)
     AttendKernel(const __grid_constant__ AttendParams params) {
   extern __shared__ __align__(128) uint8_t bytes[];
@@ -369,31 +395,23 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (lane < kStagesMax) InitBarrier(&shared.barriers[warp][lane]);
   FenceBarriers();
   __syncthreads();
-  Attention<kDim> attention(params, shared);
+  Attention<kDim, kTraced> attention(params, shared);
   for (uint32_t i = begin; i < end; ++i) {
     const AttendItem item = params.buffers.items[i];  // in registers
     attention.Run(item);
   }
+  WaitForPredecessor();  // warps without items too: who follows this kernel follows that one
 }
 
 // May start before the kernel in front of it has ended: pages and tables are from before the step's
 // layers, and WaitForPredecessor stands before everything else.
-template <int kDim>
+template <int kDim, bool kTraced>
 cudaError_t Launch(const AttendParams& params, uint32_t ctas, cudaStream_t stream) {
+  const auto kernel = AttendKernel<kDim, kTraced>;
   const cudaError_t error = cudaFuncSetAttribute(
-      AttendKernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(SharedMemory));
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(SharedMemory));
   if (error != cudaSuccess) return error;
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = ctas;
-  config.blockDim = kThreads;
-  config.dynamicSmemBytes = sizeof(SharedMemory);
-  config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, AttendKernel<kDim>, params);
+  return LaunchEarly(kernel, ctas, kThreads, sizeof(SharedMemory), params, stream);
 }
 
 }  // namespace
@@ -415,7 +433,8 @@ AttendGeometry GeometryFor(const DevicePool& pool, int multiprocessors, uint32_t
 
 cudaError_t LaunchAttend(const DevicePool& pool, const DeviceLayouts& layouts,
                          const AttendGeometry& geometry, const AttendBuffers& buffers, int layer,
-                         const void* q, void* out, float scale, cudaStream_t stream) {
+                         const void* q, void* out, float scale, const AttendTrace* trace,
+                         cudaStream_t stream) {
   constexpr float kLog2E = 1.4426950408889634f;
   const AttendParams params{.pool = pool,
                             .layouts = layouts,
@@ -424,13 +443,16 @@ cudaError_t LaunchAttend(const DevicePool& pool, const DeviceLayouts& layouts,
                             .out = static_cast<uint8_t*>(out),
                             .scale_log2 = scale * kLog2E,
                             .layer = layer,
-                            .group_heads = pool.query_heads / pool.kv_heads};
+                            .group_heads = pool.query_heads / pool.kv_heads,
+                            .trace = trace == nullptr ? AttendTrace{} : *trace};
   const uint32_t ctas = geometry.cta_count;
   switch (pool.head_dim) {
     case 64:
-      return Launch<64>(params, ctas, stream);
+      return trace != nullptr ? Launch<64, true>(params, ctas, stream)
+                              : Launch<64, false>(params, ctas, stream);
     case 128:
-      return Launch<128>(params, ctas, stream);
+      return trace != nullptr ? Launch<128, true>(params, ctas, stream)
+                              : Launch<128, false>(params, ctas, stream);
     default:
       return cudaErrorInvalidValue;
   }

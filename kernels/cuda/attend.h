@@ -19,6 +19,18 @@ struct AttendBuffers {
   uint32_t* arrivals = nullptr;          // [pairs_max], zero between launches
 };
 
+// What a traced launch leaves behind of its softmax, for attention_mass.h. A *tile* is 16 slots of
+// one KV head: tile i < pages_max is the step's i-th page, tile pages_max + r the open group of the
+// sequence whose one row is r. Sequences that add several rows are not traced.
+struct AttendTrace {
+  uint32_t* probabilities = nullptr;  // [kv_heads][tiles][16 slots][8 queries] bf16, unnormalised
+  float* references = nullptr;        // [kv_heads][tiles][8]: log2 of what they are relative to
+  float* log_sums = nullptr;          // [rows][kv_heads][8]: log2 of the softmax's denominators
+  uint32_t first_page = 0;            // index of the step's first page entry
+  uint32_t pages_max = 0;
+  uint32_t tiles = 0;  // pages_max + rows_max
+};
+
 // The grid this device gets for head_dim; its bounds size the buffers above. `rows_max` and
 // `sequences_max` bound a step.
 AttendGeometry GeometryFor(const DevicePool& pool, int multiprocessors, uint32_t rows_max,
@@ -27,9 +39,11 @@ AttendGeometry GeometryFor(const DevicePool& pool, int multiprocessors, uint32_t
 // True for the head dims there are kernels for: 64 and 128.
 bool AttendSupports(int head_dim);
 
-// q, out: [rows, query_heads, head_dim] bf16. `scale`: softmax scale.
+// q, out: [rows, query_heads, head_dim] bf16. `scale`: softmax scale. `trace` may be null: then
+// nothing is traced, at no cost.
 cudaError_t LaunchAttend(const DevicePool& pool, const DeviceLayouts& layouts,
                          const AttendGeometry& geometry, const AttendBuffers& buffers, int layer,
-                         const void* q, void* out, float scale, cudaStream_t stream);
+                         const void* q, void* out, float scale, const AttendTrace* trace,
+                         cudaStream_t stream);
 
 }  // namespace palimpsest::cuda

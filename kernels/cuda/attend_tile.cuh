@@ -134,13 +134,14 @@ struct ValueTile {
   }
 };
 
-// O^T += V^T P^T. `p`: the probabilities as S^T lies, times 2^FactorExponent.
+// O^T += V^T P^T. `p`: the probabilities as S^T lies (slots of row g, then of row g + 8; queries
+// 2t, 2t + 1), times 2^FactorExponent.
 template <Format kFormat, int kDim>
-__device__ __forceinline__ void TileValues(const ValueTile<kFormat, kDim>& v, const float (&p)[4],
-                                           float (&o)[kDim / 16][4]) {
+__device__ __forceinline__ void TileValues(const ValueTile<kFormat, kDim>& v,
+                                           const uint32_t (&p)[2], float (&o)[kDim / 16][4]) {
   constexpr int kPairsPerWord = 16 / BitsPerElement(kFormat);
-  const uint32_t p0 = Transpose8x8(PackBf16(p[0], p[1]));  // slots t, t + 4 of query g
-  const uint32_t p1 = Transpose8x8(PackBf16(p[2], p[3]));  // slots t + 8, t + 12
+  const uint32_t p0 = Transpose8x8(p[0]);  // slots t, t + 4 of query g
+  const uint32_t p1 = Transpose8x8(p[1]);  // slots t + 8, t + 12
   [[maybe_unused]] const uint32_t scale[2] = {ScalePair(v.scale[0]), ScalePair(v.scale[1])};
   const auto pair = [&](const uint32_t(&words)[2][ValueTile<kFormat, kDim>::kWords], int i, int j) {
     const uint32_t raw = RawPair<kFormat>(words[i][j / kPairsPerWord], j % kPairsPerWord);

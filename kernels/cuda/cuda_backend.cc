@@ -10,6 +10,7 @@
 #include "kernels/cuda/annealer.h"
 #include "kernels/cuda/append.h"
 #include "kernels/cuda/attend.h"
+#include "kernels/cuda/attention_mass.h"
 #include "kernels/cuda/device_context.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/fault.h"
@@ -64,7 +65,11 @@ class CudaBackendImpl final : public CudaBackend {
                          absl::Span<const StepRows> rows) override;
   absl::Status Append(int layer, const LayerActivations& io) override;
   absl::Status AppendProjected(int layer, const ProjectedQkv& io, uint32_t padded_rows) override;
-  absl::Status Attend(int layer, const LayerActivations& io) override;
+  absl::Status Attend(int layer, const LayerActivations& io) override {
+    return LaunchAttend(layer, io, /*trace=*/nullptr);
+  }
+  absl::Status AttendWithMass(int layer, const LayerActivations& io, float* mass) override;
+  uint32_t mass_tiles() const override { return trace_.tiles; }
   absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
                                const LayerActivations& io, absl::Span<float> sparsity) override;
   absl::Status Seal(absl::Span<const SequenceView> sequences,
@@ -109,6 +114,8 @@ class CudaBackendImpl final : public CudaBackend {
   // The queries as the keys lie in the cache: rotated too, where those are.
   absl::StatusOr<const void*> QueriesAsKeys(int layer, const void* q);
   absl::Status StartAttend();
+  absl::Status StartTrace();
+  absl::Status LaunchAttend(int layer, const LayerActivations& io, const cuda::AttendTrace* trace);
 
   const PoolLayout layout_;
   const CudaOptions options_;
@@ -125,6 +132,8 @@ class CudaBackendImpl final : public CudaBackend {
   cuda::AttendGeometry attend_geometry_;
   cuda::DeviceBytes attend_parts_, attend_arrivals_;
   cuda::AttendBuffers attend_buffers_;
+  cuda::AttendTrace trace_;  // what is below, if attention mass may be asked for
+  cuda::DeviceBytes trace_probabilities_, trace_references_, trace_log_sums_;
   cuda::DeviceBytes rotated_q_;  // [rows_max, query_heads, head_dim] bf16, if keys are rotated
   cuda::SparsityMeter sparsity_;
   cuda::Sealer sealer_;
@@ -153,6 +162,7 @@ absl::Status CudaBackendImpl::Start() {
              .faults = faults_.sink(),
              .stream = stream};
   KV_RETURN_IF_ERROR(StartAttend());
+  if (options_.attention_mass) KV_RETURN_IF_ERROR(StartTrace());
   KV_ASSIGN_OR_RETURN(orders_,
                       cuda::OrderStaging::Make(config.open_groups, layout_.pages_max(), stream));
   KV_ASSIGN_OR_RETURN(sparsity_, cuda::SparsityMeter::Make(device_));
@@ -190,6 +200,27 @@ absl::Status CudaBackendImpl::StartAttend() {
   attend_buffers_.first_item = step_.device().first_item;
   attend_buffers_.parts = reinterpret_cast<float*>(attend_parts_.get());
   attend_buffers_.arrivals = reinterpret_cast<uint32_t*>(attend_arrivals_.get());
+  return absl::OkStatus();
+}
+
+absl::Status CudaBackendImpl::StartTrace() {
+  const BackendConfig& config = layout_.config();
+  trace_.pages_max = static_cast<uint32_t>(layout_.pages_max());
+  trace_.tiles = trace_.pages_max + config.rows_max;
+  trace_.first_page = step_.device().first_page;
+  const uint64_t queries = attend_geometry_.queries_max;
+  const uint64_t tiles = uint64_t{trace_.tiles} * config.shape.kv_heads;
+  KV_ASSIGN_OR_RETURN(trace_probabilities_,
+                      cuda::AllocateDevice(tiles * kSlotsPerPage * queries * sizeof(uint16_t),
+                                           device_.stream, "traced probabilities"));
+  KV_ASSIGN_OR_RETURN(trace_references_, cuda::AllocateDevice(tiles * queries * sizeof(float),
+                                                              device_.stream, "their references"));
+  const uint64_t pairs = uint64_t{config.rows_max} * config.shape.kv_heads;
+  KV_ASSIGN_OR_RETURN(trace_log_sums_, cuda::AllocateDevice(pairs * queries * sizeof(float),
+                                                            device_.stream, "their denominators"));
+  trace_.probabilities = reinterpret_cast<uint32_t*>(trace_probabilities_.get());
+  trace_.references = reinterpret_cast<float*>(trace_references_.get());
+  trace_.log_sums = reinterpret_cast<float*>(trace_log_sums_.get());
   return absl::OkStatus();
 }
 
@@ -256,14 +287,28 @@ absl::Status CudaBackendImpl::CheckQueries(const LayerActivations& io) const {
   return absl::InvalidArgumentError("the softmax scale is not finite");
 }
 
-absl::Status CudaBackendImpl::Attend(int layer, const LayerActivations& io) {
+absl::Status CudaBackendImpl::LaunchAttend(int layer, const LayerActivations& io,
+                                           const cuda::AttendTrace* trace) {
   KV_RETURN_IF_ERROR(EnterStep(layer));
   KV_RETURN_IF_ERROR(CheckQueries(io));
   KV_RETURN_IF_ERROR(CheckAddress(io.out, "out"));
   KV_ASSIGN_OR_RETURN(const void* const q, QueriesAsKeys(layer, io.q));
   return Ran(cuda::LaunchAttend(device_.pool, device_.layouts, attend_geometry_, attend_buffers_,
-                                layer, q, io.out, io.scale, stream_.get()),
+                                layer, q, io.out, io.scale, trace, stream_.get()),
              "attend");
+}
+
+absl::Status CudaBackendImpl::AttendWithMass(int layer, const LayerActivations& io, float* mass) {
+  if (!options_.attention_mass) {
+    return absl::FailedPreconditionError("the backend was made without attention_mass");
+  }
+  KV_RETURN_IF_ERROR(CheckAddress(mass, "mass"));
+  KV_RETURN_IF_ERROR(LaunchAttend(layer, io, &trace_));
+  const uint32_t sequences_max = std::min(layout_.config().rows_max, layout_.config().open_groups);
+  return Ran(
+      cuda::LaunchAttentionMass(device_.pool, step_.device().header, step_.device().sequences,
+                                sequences_max, trace_, mass, stream_.get()),
+      "sum attention mass");
 }
 
 absl::StatusOr<const void*> CudaBackendImpl::QueriesAsKeys(int layer, const void* q) {

@@ -7,9 +7,9 @@
 // graph of them serves every step. A model on the device shares the backend's stream.
 #pragma once
 
-#include <memory>
-
 #include <cuda_runtime_api.h>
+
+#include <memory>
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
@@ -21,7 +21,7 @@ namespace palimpsest {
 struct ProjectedQkv {
   // [rows, (query_heads + 2 * kv_heads) * head_dim] bf16: a row holds q, then k, then v.
   const void* qkv = nullptr;
-  void* q = nullptr;  // out: [rows, query_heads, head_dim] bf16, normed and rotated
+  void* q = nullptr;             // out: [rows, query_heads, head_dim] bf16, normed and rotated
   const void* q_norm = nullptr;  // [head_dim] bf16 RMSNorm weight, or null
   const void* k_norm = nullptr;
   float rms_eps = 0.0f;
@@ -45,10 +45,21 @@ class CudaBackend : public Backend {
   // (rotating pairs (c, c + head_dim / 2)), K and V into the open groups, q to `io.q`, in one
   // launch over `padded_rows` rows; rows past the step's own are left alone.
   virtual absl::Status AppendProjected(int layer, const ProjectedQkv& io, uint32_t padded_rows) = 0;
+
+  // Attend that also tells the attention mass of every slot: its probability, summed over the query
+  // heads that share its KV head (kernels/cuda/attention_mass.h). mass: device memory,
+  // [kv_heads][mass_tiles()][16] fp32. The step's pages are tiles 0, 1, ... in the order of its
+  // rows' sequences and of their classes' block tables; tile mass_tiles() - rows_max + r is the
+  // open group of the sequence whose row is r. Sequences that add several rows get zeros.
+  // FailedPrecondition unless CudaOptions::attention_mass.
+  virtual absl::Status AttendWithMass(int layer, const LayerActivations& io, float* mass) = 0;
+  virtual uint32_t mass_tiles() const = 0;
 };
 
 struct CudaOptions {
   int device = 0;
+  // Memory for AttendWithMass: 290 bytes a page and KV head that the pool can hold.
+  bool attention_mass = false;
 };
 
 // InvalidArgument for a configuration no kernel serves (it names the setting and what is allowed),
