@@ -7,11 +7,9 @@
 // table; dead slots are read along with their page, not sorted out. Positions are not read: K
 // carries its rotation.
 //
-// Warps of a team leave their states in their own rings, pieces of a pair in device memory; the
-// last to arrive merges them, in page order whoever that is, so that results do not depend on
-// timing.
-#include <algorithm>
-
+// Warps of a team leave their states in their own rings, for the team's first to merge; pieces of a
+// pair leave theirs in device memory, for the last to arrive. The order of merging is that of the
+// pages whoever does it, so that results do not depend on timing.
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/attend_tile.cuh"
 #include "kernels/cuda/launch_order.cuh"
