@@ -2,6 +2,7 @@
 #include "kernels/checks.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <memory>
 #include <utility>
@@ -25,7 +26,10 @@ absl::Status Invalid(const Parts&... parts) {
 
 template <typename Intervals>
 bool Overlap(Intervals& intervals) {
-  std::sort(intervals.begin(), intervals.end());
+  // As a rule they are in order.
+  if (!std::is_sorted(intervals.begin(), intervals.end())) {
+    std::sort(intervals.begin(), intervals.end());
+  }
   for (size_t i = 1; i < intervals.size(); ++i) {
     if (intervals[i].first < intervals[i - 1].second) return true;
   }
@@ -36,18 +40,33 @@ bool Known(PageFormat format) {
   return static_cast<int>(format.k) < kFormatCount && static_cast<int>(format.v) < kFormatCount;
 }
 
+// The first of these pages that is unaligned or ends behind `pool_bytes`; null if none is.
+const PageOffset* FindStrayPage(absl::Span<const PageOffset> pages, uint64_t page_bytes,
+                                uint64_t pool_bytes) {
+  if (pages.empty()) return nullptr;
+  if (page_bytes > pool_bytes) return pages.begin();
+  const uint64_t last = pool_bytes - page_bytes;
+  // In full caches there are 100,000 of them: all at once first. Both `page` and `last - page` have
+  // their top bit clear just where page <= last, for last has.
+  uint64_t all = 0, beyond = 0;
+  for (const PageOffset page : pages) {
+    all |= page;
+    beyond |= last - page;
+  }
+  if (all % kPageAlignment == 0 && (all | beyond) >> 63 == 0) return nullptr;
+  return std::find_if(pages.begin(), pages.end(),
+                      [&](PageOffset page) { return page % kPageAlignment != 0 || page > last; });
+}
+
 absl::Status CheckPages(const PoolLayout& pool, const SequenceView& view, Thought thought) {
   const PageFormat format = view.formats.of(thought);
   if (!Known(format)) return Invalid("unknown page format for class ", Letter(thought));
-  const uint64_t page_bytes = pool.page(format).page_bytes;
   const uint64_t pool_bytes = pool.config().pool_bytes;
-  for (const PageOffset page : view.pages[Index(thought)]) {
-    if (page % kPageAlignment != 0 || page_bytes > pool_bytes || page > pool_bytes - page_bytes) {
-      return Invalid("page offset ", page, " of class ", Letter(thought),
-                     " is unaligned or outside the pool of ", pool_bytes, " bytes");
-    }
-  }
-  return absl::OkStatus();
+  const PageOffset* const stray =
+      FindStrayPage(view.pages[Index(thought)], pool.page(format).page_bytes, pool_bytes);
+  if (stray == nullptr) return absl::OkStatus();
+  return Invalid("page offset ", *stray, " of class ", Letter(thought),
+                 " is unaligned or outside the pool of ", pool_bytes, " bytes");
 }
 
 // Calls accept(first byte, end) for the pages of these sequences until it says no. True if it never
@@ -72,20 +91,20 @@ bool AllPages(const PoolLayout& pool, absl::Span<const SequenceView* const> sequ
 // buckets behind its own.
 absl::Status CheckPagesDisjoint(const PoolLayout& pool,
                                 absl::Span<const SequenceView* const> sequences) {
-  const uint64_t bucket_bytes = pool.smallest_page_bytes();
-  const uint64_t buckets = pool.pages_max() + 1;
+  const int bucket_shift = std::bit_width(pool.smallest_page_bytes()) - 1;
+  const uint64_t buckets = (pool.config().pool_bytes >> bucket_shift) + 1;
   std::vector<bool> begun(buckets);
   const auto begin = std::make_unique_for_overwrite<uint64_t[]>(buckets);  // where a page begins
   const auto begin_page = [&](uint64_t first, uint64_t) {
-    const uint64_t bucket = first / bucket_bytes;
+    const uint64_t bucket = first >> bucket_shift;
     if (begun[bucket]) return false;
     begun[bucket] = true;
     begin[bucket] = first;
     return true;
   };
   const auto ends_in_time = [&](uint64_t first, uint64_t end) {
-    const uint64_t last = (end - 1) / bucket_bytes;
-    for (uint64_t bucket = first / bucket_bytes + 1; bucket <= last; ++bucket) {
+    const uint64_t last = (end - 1) >> bucket_shift;
+    for (uint64_t bucket = (first >> bucket_shift) + 1; bucket <= last; ++bucket) {
       if (begun[bucket] && begin[bucket] < end) return false;
     }
     return true;
