@@ -49,25 +49,29 @@ absl::Status PretendBackend::MeasureSparsity(int layer, absl::Span<const uint32_
                                              const LayerActivations& io,
                                              absl::Span<float> sparsity) {
   if (!pretending_) {
-    KV_RETURN_IF_ERROR(backend_->MeasureSparsity(layer, wanted, io, sparsity));
-    KV_RETURN_IF_ERROR(backend_->Synchronize());  // the values are replaced now
+    absl::Status status = backend_->MeasureSparsity(layer, wanted, io, sparsity);
+    if (!status.ok()) return status;
   }
   for (size_t i = 0; i < wanted.size(); ++i) {
-    const SequenceView& view = sequences_[rows_[wanted[i]].sequence];
-    // The same in every layer: a draw of the sequence and its position.
-    const uint64_t bits = SplitMix(SplitMix(view.open_group) ^ view.open_position);
-    double draw = static_cast<double>(bits >> 11) * 0x1p-53;
-    Thought thought = Thought::kReasoning;
-    for (const Thought candidate : kThoughts) {
-      draw -= thoughts_.shares[Index(candidate)];
-      if (draw < 0) {
-        thought = candidate;
-        break;
-      }
+    const float simulated = Simulate(sequences_[rows_[wanted[i]].sequence]);
+    if (pretending_) {
+      sparsity[i] = simulated;
+    } else {
+      measured_.push_back({&sparsity[i], simulated});
     }
-    sparsity[i] = thoughts_.sparsity[Index(thought)];
   }
   return absl::OkStatus();
+}
+
+// The same in every layer: a draw of the sequence and its position.
+float PretendBackend::Simulate(const SequenceView& view) const {
+  const uint64_t bits = SplitMix(SplitMix(view.open_group) ^ view.open_position);
+  double draw = static_cast<double>(bits >> 11) * 0x1p-53;
+  for (const Thought thought : kThoughts) {
+    draw -= thoughts_.shares[Index(thought)];
+    if (draw < 0) return thoughts_.sparsity[Index(thought)];
+  }
+  return thoughts_.sparsity[Index(Thought::kReasoning)];
 }
 
 absl::Status PretendBackend::Seal(absl::Span<const SequenceView> sequences,
@@ -154,7 +158,11 @@ absl::Status PretendBackend::Read(PageOffset offset, absl::Span<uint8_t> out) co
 }
 
 absl::Status PretendBackend::Synchronize() {
-  return pretending_ ? absl::OkStatus() : backend_->Synchronize();
+  if (pretending_) return absl::OkStatus();
+  absl::Status status = backend_->Synchronize();
+  for (const auto& [measured, simulated] : measured_) *measured = simulated;
+  measured_.clear();
+  return status;
 }
 
 }  // namespace palimpsest::bench

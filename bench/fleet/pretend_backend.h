@@ -13,6 +13,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -68,13 +69,15 @@ class PretendBackend final : public Backend {
  private:
   absl::Status RecordSeal(const SequenceView& view, Thought thought);
   void RecordAnneal(SlotRecord& record, const AnnealOrder& order);
+  float Simulate(const SequenceView& view) const;
   uint64_t Random();
 
   std::unique_ptr<Backend> backend_;
   const SimulatedThoughts thoughts_;
   bool pretending_ = false;
   uint64_t random_ = 1;
-  std::vector<SlotRecord> records_;  // by open group
+  std::vector<SlotRecord> records_;                 // by open group
+  std::vector<std::pair<float*, float>> measured_;  // what will be, and what replaces it
   // Of the step.
   std::vector<SequenceView> sequences_;
   std::vector<StepRows> rows_;

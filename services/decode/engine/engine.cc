@@ -232,12 +232,13 @@ absl::Status Engine::RunModel() {
   }
   chosen_.resize(logit_rows_.size());
   RefreshObserver refresh(backend_, stepping_);
-  return model_->Generate({.tokens = tokens_,
-                           .sequences = views_,
-                           .rows = rows_,
-                           .logit_rows = logit_rows_,
-                           .observer = refresh.layers().empty() ? nullptr : &refresh},
-                          *backend_, samples_, absl::MakeSpan(chosen_));
+  KV_RETURN_IF_ERROR(model_->Generate({.tokens = tokens_,
+                                       .sequences = views_,
+                                       .rows = rows_,
+                                       .logit_rows = logit_rows_,
+                                       .observer = refresh.layers().empty() ? nullptr : &refresh},
+                                      *backend_, samples_, absl::MakeSpan(chosen_)));
+  return refresh.Deliver();
 }
 
 absl::Status Engine::CommitStep() {

@@ -10,29 +10,34 @@ namespace palimpsest {
 RefreshObserver::RefreshObserver(Backend* backend, absl::Span<Chain* const> chains)
     : backend_(backend), chains_(chains) {
   for (uint32_t i = 0; i < chains_.size(); ++i) {
-    if (!chains_[i]->policy->wants_sparsity() || !chains_[i]->refreshes_next()) continue;
+    if (!chains_[i]->refreshes_next() || !chains_[i]->policy->wants_sparsity()) continue;
     refreshing_.push_back(i);
     const std::vector<uint32_t>& layers = chains_[i]->request.policy.sparsity_layers;
     layers_.insert(layers_.end(), layers.begin(), layers.end());
   }
+  sparsity_.reserve(layers_.size());  // it must not move
   std::sort(layers_.begin(), layers_.end());
   layers_.erase(std::unique(layers_.begin(), layers_.end()), layers_.end());
 }
 
 absl::Status RefreshObserver::AfterAttend(int layer, const LayerActivations& io) {
   std::vector<uint32_t> wanted;
-  std::vector<float*> targets;
   for (const uint32_t i : refreshing_) {
     const std::vector<uint32_t>& layers = chains_[i]->request.policy.sparsity_layers;
     const auto place = std::lower_bound(layers.begin(), layers.end(), layer);
     if (place == layers.end() || *place != static_cast<uint32_t>(layer)) continue;
     wanted.push_back(i);
-    targets.push_back(&chains_[i]->sparsity[place - layers.begin()]);
+    targets_.push_back(&chains_[i]->sparsity[place - layers.begin()]);
   }
-  std::vector<float> sparsity(wanted.size());
-  KV_RETURN_IF_ERROR(backend_->MeasureSparsity(layer, wanted, io, absl::MakeSpan(sparsity)));
+  sparsity_.resize(targets_.size());
+  return backend_->MeasureSparsity(layer, wanted, io,
+                                   absl::MakeSpan(sparsity_).last(wanted.size()));
+}
+
+absl::Status RefreshObserver::Deliver() {
+  if (targets_.empty()) return absl::OkStatus();
   KV_RETURN_IF_ERROR(backend_->Synchronize());
-  for (size_t i = 0; i < targets.size(); ++i) *targets[i] = sparsity[i];
+  for (size_t i = 0; i < targets_.size(); ++i) *targets_[i] = sparsity_[i];
   return absl::OkStatus();
 }
 

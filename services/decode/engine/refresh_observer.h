@@ -20,14 +20,20 @@ class RefreshObserver final : public LayerObserver {
   // What the chains that refresh want measured; none when none does.
   absl::Span<const int> layers() const override { return layers_; }
 
-  // Fills Chain::sparsity of the chains that refresh.
+  // Orders the measurements; a device may carry them out later.
   absl::Status AfterAttend(int layer, const LayerActivations& io) override;
+
+  // Fills Chain::sparsity of the chains that refresh, once the step has been run.
+  absl::Status Deliver();
 
  private:
   Backend* const backend_;
   const absl::Span<Chain* const> chains_;
   std::vector<uint32_t> refreshing_;  // indices into chains_
   std::vector<int> layers_;           // ascending
+  // What is being measured, and where it goes.
+  std::vector<float> sparsity_;
+  std::vector<float*> targets_;
 };
 
 }  // namespace palimpsest
