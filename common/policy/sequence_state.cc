@@ -66,6 +66,14 @@ uint32_t SequenceState::pinned_tokens() const {
   return live;
 }
 
+const Segment* FindSegment(const SequenceState& state, uint32_t first_position) {
+  const auto found = std::lower_bound(
+      state.segments.begin(), state.segments.end(), first_position,
+      [](const Segment& s, uint32_t position) { return s.first_position < position; });
+  if (found == state.segments.end() || found->first_position != first_position) return nullptr;
+  return &*found;
+}
+
 void RecordSealed(SequenceState& state, const SealedTokens& sealed) {
   const uint32_t position = state.sealed_tokens();
   KV_CHECK(sealed.token_count > 0 && sealed.token_count <= limits::kPositionMax - position);
@@ -82,10 +90,8 @@ void RecordSealed(SequenceState& state, const SealedTokens& sealed) {
 }
 
 absl::Status RecordAnneal(SequenceState& state, const Anneal& anneal) {
-  const auto found = std::lower_bound(
-      state.segments.begin(), state.segments.end(), anneal.first_position,
-      [](const Segment& s, uint32_t position) { return s.first_position < position; });
-  if (found == state.segments.end() || found->first_position != anneal.first_position) {
+  const Segment* const found = FindSegment(state, anneal.first_position);
+  if (found == nullptr) {
     return absl::NotFoundError(
         absl::StrCat("anneal: no segment starts at position ", anneal.first_position));
   }
@@ -93,8 +99,9 @@ absl::Status RecordAnneal(SequenceState& state, const Anneal& anneal) {
     return absl::FailedPreconditionError(
         absl::StrCat("anneal: the segment at position ", anneal.first_position, " is pinned"));
   }
-  found->live_count = std::min(found->live_count, anneal.keep);
-  found->demotions = std::max(found->demotions, anneal.demotions);
+  Segment& segment = state.segments[found - state.segments.data()];
+  segment.live_count = std::min(segment.live_count, anneal.keep);
+  segment.demotions = std::max(segment.demotions, anneal.demotions);
   return absl::OkStatus();
 }
 

@@ -39,6 +39,9 @@ struct SequenceState {
   bool operator==(const SequenceState&) const = default;
 };
 
+// The segment that starts at `first_position`; null where none does.
+const Segment* FindSegment(const SequenceState& state, uint32_t first_position);
+
 // One sealing, as a worker reports it: `token_count` more tokens under `label`.
 struct SealedTokens {
   uint32_t token_count = 0;

@@ -43,6 +43,7 @@ class Draft {
         while (live_tokens_ > budget_tokens && segment.label == thought && CanDemote(segment)) {
           Demote(segment);
         }
+        if (live_tokens_ <= budget_tokens) return;
       }
     }
     for (const Thought thought : {Thought::kTransition, Thought::kExecution}) {

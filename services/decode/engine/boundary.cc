@@ -49,13 +49,6 @@ void Merge(Plan& plan, const Plan& later) {
   }
 }
 
-uint32_t LiveCount(const SequenceState& state, uint32_t first_position) {
-  for (const Segment& segment : state.segments) {
-    if (segment.first_position == first_position) return segment.live_count;
-  }
-  return 0;
-}
-
 }  // namespace
 
 BoundaryWork::BoundaryWork(const Options& options, Backend* backend, ControlPlane* control,
@@ -64,15 +57,18 @@ BoundaryWork::BoundaryWork(const Options& options, Backend* backend, ControlPlan
 
 absl::Status BoundaryWork::Run(absl::Span<Chain* const> chains) {
   if (chains.empty()) return absl::OkStatus();
+  std::vector<Decided> arrived;
   for (Chain* chain : chains) {
-    KV_RETURN_IF_ERROR(ApplyStorePlans(*chain, std::exchange(chain->plans_waiting, {})));
+    if (chain->plans_waiting.empty()) continue;
+    arrived.push_back(TakeStorePlans(*chain, std::exchange(chain->plans_waiting, {})));
   }
+  KV_RETURN_IF_ERROR(Apply(absl::MakeSpan(arrived)));
   KV_RETURN_IF_ERROR(Seal(chains));
   Report(chains);
   return PlanNow(chains);
 }
 
-absl::Status BoundaryWork::ApplyStorePlans(Chain& chain, std::vector<StorePlan> plans) {
+BoundaryWork::Decided BoundaryWork::TakeStorePlans(Chain& chain, std::vector<StorePlan> plans) {
   Plan merged;
   const Clock::Time now = clock_->Now();
   for (StorePlan& plan : plans) {
@@ -95,23 +91,18 @@ absl::Status BoundaryWork::ApplyStorePlans(Chain& chain, std::vector<StorePlan> 
     if (observer_ != nullptr) observer_->OnPlan(plan.plan, /*local=*/false, lag_seconds);
     ++chain.stats.plans_applied;
   }
-  if (plans.empty()) return absl::OkStatus();
-  Chain* const chains[] = {&chain};
-  KV_RETURN_IF_ERROR(Apply(chains, absl::MakeSpan(&merged, 1)));
-  // The counts cover every plan merged: one acknowledgement, of the newest, is enough.
-  control_->Acknowledge({chain.id, chain.plan_number, merged.anneals});
-  return absl::OkStatus();
+  return {.chain = &chain, .plan = std::move(merged), .from_store = true};
 }
 
-absl::Status BoundaryWork::Apply(absl::Span<Chain* const> chains, absl::Span<Plan> plans) {
+absl::Status BoundaryWork::Apply(absl::Span<Decided> decided) {
   std::vector<SequenceView> views;
   std::vector<AnnealOrder> orders;
-  for (size_t i = 0; i < chains.size(); ++i) {
-    Chain& chain = *chains[i];
-    MixPlan(chain.stats.plan_hash, chain.cache->state().sealed_tokens(), plans[i]);
+  for (Decided& of : decided) {
+    Chain& chain = *of.chain;
+    MixPlan(chain.stats.plan_hash, chain.cache->state().sealed_tokens(), of.plan);
     // What cannot be done here (a segment this chain does not have, or the prompt) is left out:
     // the acknowledgement then tells the store, which asks for a snapshot.
-    std::vector<Anneal>& anneals = plans[i].anneals;
+    std::vector<Anneal>& anneals = of.plan.anneals;
     const auto impossible = [&](const Anneal& anneal) {
       const absl::StatusOr<AnnealOrder> order = chain.cache->PlanAnneal(
           anneal, chain.policy->selector(), static_cast<uint32_t>(views.size()));
@@ -119,26 +110,31 @@ absl::Status BoundaryWork::Apply(absl::Span<Chain* const> chains, absl::Span<Pla
       return !order.ok();
     };
     anneals.erase(std::remove_if(anneals.begin(), anneals.end(), impossible), anneals.end());
-    views.push_back(chain.cache->view());
+    if (!anneals.empty()) views.push_back(chain.cache->view());
   }
   if (!orders.empty()) KV_RETURN_IF_ERROR(backend_->Anneal(views, orders));
-  for (size_t i = 0; i < chains.size(); ++i) {
-    KV_RETURN_IF_ERROR(CommitAnneals(*chains[i], plans[i]));
-    if (!plans[i].next_label.has_value()) continue;
-    chains[i]->label = *plans[i].next_label;
-    if (observer_ != nullptr) observer_->OnLabel(chains[i]->label);
+  for (Decided& of : decided) {
+    Chain& chain = *of.chain;
+    KV_RETURN_IF_ERROR(CommitPlan(chain, of.plan));
+    // The counts cover every plan merged: one acknowledgement, of the newest, is enough.
+    if (of.from_store) {
+      control_->Acknowledge({chain.id, chain.plan_number, std::move(of.plan.anneals)});
+    }
   }
   return absl::OkStatus();
 }
 
-absl::Status BoundaryWork::CommitAnneals(Chain& chain, Plan& plan) {
+absl::Status BoundaryWork::CommitPlan(Chain& chain, Plan& plan) {
   uint32_t evicted = 0;
   for (Anneal& anneal : plan.anneals) {
     KV_ASSIGN_OR_RETURN(const uint32_t count, chain.cache->CommitAnneal(anneal));
     evicted += count;
-    anneal.keep = LiveCount(chain.cache->state(), anneal.first_position);
+    anneal.keep = FindSegment(chain.cache->state(), anneal.first_position)->live_count;
   }
   if (observer_ != nullptr && evicted > 0) observer_->OnEvicted(evicted);
+  if (!plan.next_label.has_value()) return absl::OkStatus();
+  chain.label = *plan.next_label;
+  if (observer_ != nullptr) observer_->OnLabel(chain.label);
   return absl::OkStatus();
 }
 
@@ -182,7 +178,8 @@ absl::Status BoundaryWork::MakeRoom(Chain& chain, Thought& thought) {
   absl::StatusOr<SealOrder> order = chain.cache->PlanSeal(thought, 0);
   if (!absl::IsResourceExhausted(order.status())) return order.status();
   // The pool is full. The chain's own policy first: a plan may be late.
-  KV_RETURN_IF_ERROR(PlanLocally(chain, /*refresh=*/false));
+  Decided late{.chain = &chain, .plan = PlanLocally(chain, /*refresh=*/false)};
+  KV_RETURN_IF_ERROR(Apply(absl::MakeSpan(&late, 1)));
   order = chain.cache->PlanSeal(thought, 0);
   if (!absl::IsResourceExhausted(order.status())) return order.status();
   std::array<uint32_t, kThoughtCount> dead{};
@@ -196,9 +193,8 @@ absl::Status BoundaryWork::MakeRoom(Chain& chain, Thought& thought) {
   }
   ++chain.stats.pressure_reliefs;
   chain.resync = true;
-  Plan plan{.next_label = std::nullopt, .anneals = relief->anneals};
-  Chain* const chains[] = {&chain};
-  KV_RETURN_IF_ERROR(Apply(chains, absl::MakeSpan(&plan, 1)));
+  Decided give{.chain = &chain, .plan = {.next_label = std::nullopt, .anneals = relief->anneals}};
+  KV_RETURN_IF_ERROR(Apply(absl::MakeSpan(&give, 1)));
   thought = relief->seal_as;
   return chain.cache->PlanSeal(thought, 0).status();
 }
@@ -236,6 +232,7 @@ void BoundaryWork::Report(absl::Span<Chain* const> chains) {
 absl::Status BoundaryWork::PlanNow(absl::Span<Chain* const> chains) {
   const bool connected = control_ != nullptr && control_->state() == StoreState::kConnected;
   if (connected && !options_.lockstep) return absl::OkStatus();  // plans come when they come
+  std::vector<Decided> decided;
   for (size_t i = 0; i < chains.size(); ++i) {
     Chain& chain = *chains[i];
     if (!sealed_[i].done) continue;
@@ -243,25 +240,25 @@ absl::Status BoundaryWork::PlanNow(absl::Span<Chain* const> chains) {
       std::optional<StorePlan> plan =
           control_->AwaitPlan(chain.id, chain.report_number, options_.lockstep_deadline);
       if (plan.has_value()) {
-        KV_RETURN_IF_ERROR(ApplyStorePlans(chain, {*std::move(plan)}));
+        decided.push_back(TakeStorePlans(chain, {*std::move(plan)}));
         continue;
       }
     }
-    KV_RETURN_IF_ERROR(PlanLocally(chain, sealed_[i].refresh));
+    Plan plan = PlanLocally(chain, sealed_[i].refresh);
+    if (!plan.empty()) decided.push_back({.chain = &chain, .plan = std::move(plan)});
   }
-  return absl::OkStatus();
+  return Apply(absl::MakeSpan(decided));
 }
 
-absl::Status BoundaryWork::PlanLocally(Chain& chain, bool refresh) {
+Plan BoundaryWork::PlanLocally(Chain& chain, bool refresh) {
   const Observation observation{.refresh = refresh, .sparsity = chain.sparsity};
   Plan plan = chain.policy->Decide(chain.cache->state(), observation);
-  if (plan.empty()) return absl::OkStatus();
+  if (plan.empty()) return plan;
   ++chain.stats.plans_applied;
   ++chain.stats.plans_local;
   if (observer_ != nullptr) observer_->OnPlan(plan, /*local=*/true, 0);
   chain.resync = true;  // the store, should there be one, has not heard of this
-  Chain* const chains[] = {&chain};
-  return Apply(chains, absl::MakeSpan(&plan, 1));
+  return plan;
 }
 
 }  // namespace palimpsest

@@ -38,17 +38,25 @@ class BoundaryWork {
   absl::Status Run(absl::Span<Chain* const> chains);
 
  private:
-  // Carries out one plan a chain (empty ones allowed); replaces each anneal by what it came to.
-  absl::Status Apply(absl::Span<Chain* const> chains, absl::Span<Plan> plans);
-  absl::Status CommitAnneals(Chain& chain, Plan& plan);
+  // What a chain is to carry out.
+  struct Decided {
+    Chain* chain = nullptr;
+    Plan plan;
+    bool from_store = false;  // which is then told what it came to
+  };
+  // All of them in one kernel call. Replaces each anneal by what it came to.
+  absl::Status Apply(absl::Span<Decided> decided);
+  absl::Status CommitPlan(Chain& chain, Plan& plan);
   absl::Status Seal(absl::Span<Chain* const> chains);
   // Gives the chain room for its open group, by relief if need be; sets `thought` to the class.
   absl::Status MakeRoom(Chain& chain, Thought& thought);
   bool EndsWindow(Chain& chain) const;
   void Report(absl::Span<Chain* const> chains);
   absl::Status PlanNow(absl::Span<Chain* const> chains);
-  absl::Status PlanLocally(Chain& chain, bool refresh);
-  absl::Status ApplyStorePlans(Chain& chain, std::vector<StorePlan> plans);
+  // What the chain's own policy says now; often nothing.
+  Plan PlanLocally(Chain& chain, bool refresh);
+  // What plans that have arrived come to together.
+  Decided TakeStorePlans(Chain& chain, std::vector<StorePlan> plans);
 
   const Options options_;
   Backend* const backend_;

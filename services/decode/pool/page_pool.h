@@ -50,6 +50,7 @@ class PagePool {
   // InvalidArgument when the pool holds no frame, or a frame no page of some format.
   static absl::StatusOr<PagePool> Create(const PagePoolConfig& config);
 
+  const CacheShape& shape() const { return kinds_[0].layout.shape; }
   const PageLayout& layout(PageFormat format) const { return kind(format).layout; }
 
   // Promises `pages` pages of `format`. ResourceExhausted when it could not be kept.

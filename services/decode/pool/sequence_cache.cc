@@ -13,8 +13,11 @@ SequenceCache::SequenceCache(PagePool* pool, Backend* backend, const SequenceCac
     : pool_(pool),
       backend_(backend),
       options_(options),
-      shape_(pool->layout(options.formats.of(Thought::kReasoning)).shape),
-      reserved_left_(options.reserved_pages) {}
+      open_group_bytes_(OpenGroupBytes(pool->shape())),
+      full_token_bytes_(FullTokenBytes(pool->shape())),
+      reserved_left_(options.reserved_pages) {
+  CountFootprint();
+}
 
 SequenceCache::~SequenceCache() { Release().IgnoreError(); }
 
@@ -53,6 +56,7 @@ absl::StatusOr<SealOrder> SequenceCache::PlanSeal(Thought thought, uint32_t view
     KV_ASSIGN_OR_RETURN(const PageOffset page, pool_->Allocate(format, promised));
     if (promised) --reserved_left_;
     pages_[Index(PagesOf(thought))].push_back(page);
+    CountFootprint();
   }
   return SealOrder{.sequence = view_index, .thought = PagesOf(thought)};
 }
@@ -72,6 +76,7 @@ std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts
                     .starts_window = starts_window});
   }
   for (const SealedTokens& run : runs) RecordSealed(state_, run);
+  CountFootprint();
   const size_t holder = Index(PagesOf(thought));
   live_[holder] += open_count_;
   open_count_ = 0;
@@ -81,31 +86,28 @@ std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts
 
 absl::StatusOr<AnnealOrder> SequenceCache::PlanAnneal(const Anneal& anneal, Selector selector,
                                                       uint32_t view_index) const {
-  for (const Segment& segment : state_.segments) {
-    if (segment.first_position != anneal.first_position) continue;
-    if (segment.pinned) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("segment at ", anneal.first_position, " is pinned"));
-    }
-    return AnnealOrder{.sequence = view_index,
-                       .thought = PagesOf(segment.label),
-                       .first_position = segment.first_position,
-                       .end_position = segment.end_position(),
-                       .keep = anneal.keep,
-                       .selector = selector};
+  const Segment* const segment = FindSegment(state_, anneal.first_position);
+  if (segment == nullptr) {
+    return absl::NotFoundError(absl::StrCat("no segment starts at ", anneal.first_position));
   }
-  return absl::NotFoundError(absl::StrCat("no segment starts at ", anneal.first_position));
+  if (segment->pinned) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("segment at ", anneal.first_position, " is pinned"));
+  }
+  return AnnealOrder{.sequence = view_index,
+                     .thought = PagesOf(segment->label),
+                     .first_position = segment->first_position,
+                     .end_position = segment->end_position(),
+                     .keep = anneal.keep,
+                     .selector = selector};
 }
 
 absl::StatusOr<uint32_t> SequenceCache::CommitAnneal(const Anneal& anneal) {
-  const uint32_t before = state_.live_tokens();
-  Thought thought = Thought::kReasoning;
-  for (const Segment& segment : state_.segments) {
-    if (segment.first_position == anneal.first_position) thought = segment.label;
-  }
+  const Segment* const segment = FindSegment(state_, anneal.first_position);
+  const uint32_t before = segment == nullptr ? 0 : segment->live_count;
   KV_RETURN_IF_ERROR(RecordAnneal(state_, anneal));
-  const uint32_t evicted = before - state_.live_tokens();
-  const Thought holder = PagesOf(thought);
+  const uint32_t evicted = before - segment->live_count;
+  const Thought holder = PagesOf(segment->label);
   uint32_t& live = live_[Index(holder)];
   KV_CHECK(live >= evicted);
   live -= evicted;
@@ -115,18 +117,13 @@ absl::StatusOr<uint32_t> SequenceCache::CommitAnneal(const Anneal& anneal) {
   return evicted;
 }
 
-uint64_t SequenceCache::footprint_bytes() const {
-  uint64_t bytes = OpenGroupBytes(shape_) + state_.segments.size() * sizeof(Segment);
+void SequenceCache::CountFootprint() {
+  footprint_bytes_ = open_group_bytes_ + state_.segments.size() * sizeof(Segment);
   for (const Thought thought : kThoughts) {
     const std::vector<PageOffset>& pages = pages_[Index(thought)];
     const uint64_t page_bytes = pool_->layout(options_.formats.of(thought)).page_bytes;
-    bytes += pages.size() * (page_bytes + sizeof(PageOffset));
+    footprint_bytes_ += pages.size() * (page_bytes + sizeof(PageOffset));
   }
-  return bytes;
-}
-
-uint64_t SequenceCache::full_bytes() const {
-  return static_cast<uint64_t>(token_count()) * FullTokenBytes(shape_);
 }
 
 absl::Status SequenceCache::Release() {
@@ -152,6 +149,7 @@ absl::Status SequenceCache::FreePages(Thought holder) {
   }
   pages.clear();
   live_[Index(holder)] = 0;
+  CountFootprint();
   return absl::OkStatus();
 }
 

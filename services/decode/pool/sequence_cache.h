@@ -68,9 +68,9 @@ class SequenceCache {
 
   // Every byte this sequence holds: pages (data, scales, positions, masks, holes), open group,
   // block tables and segments.
-  uint64_t footprint_bytes() const;
+  uint64_t footprint_bytes() const { return footprint_bytes_; }
   // What the same tokens would take in the full bf16 cache, without any overhead.
-  uint64_t full_bytes() const;
+  uint64_t full_bytes() const { return uint64_t{token_count()} * full_token_bytes_; }
 
   // Zeroes and returns all pages and the reservation. Idempotent. The open group is zeroed; its
   // index is the caller's to reuse.
@@ -79,11 +79,14 @@ class SequenceCache {
  private:
   // Returns every page in the block table of `holder`, zeroed.
   absl::Status FreePages(Thought holder);
+  // To be called wherever pages or segments have come or gone.
+  void CountFootprint();
 
   PagePool* pool_;
   Backend* backend_;
   SequenceCacheOptions options_;
-  CacheShape shape_;
+  const uint64_t open_group_bytes_;
+  const uint64_t full_token_bytes_;
   uint32_t reserved_left_;
   uint32_t open_count_ = 0;
   bool released_ = false;
@@ -91,6 +94,7 @@ class SequenceCache {
   std::array<std::vector<PageOffset>, kThoughtCount> pages_;
   std::array<uint32_t, kThoughtCount> live_{};
   SequenceState state_;
+  uint64_t footprint_bytes_ = 0;  // asked for at every step, changed at few
 };
 
 }  // namespace palimpsest
