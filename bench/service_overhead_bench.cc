@@ -122,9 +122,9 @@ class Bench {
       auto& chain = run.chains[event.request - 1];
       chain.insert(chain.end(), event.tokens.begin(), event.tokens.end());
       if (!event.finished.has_value()) return;
-      run.plan_hash = run.plan_hash * 31 + event.stats.plan_hash;
-      run.plans_local += event.stats.plans_local;
-      run.plans_store += event.stats.plans_applied - event.stats.plans_local;
+      run.plan_hash = run.plan_hash * 31 + event.stats->plan_hash;
+      run.plans_local += event.stats->plans_local;
+      run.plans_store += event.stats->plans_applied - event.stats->plans_local;
     });
     for (const Admission& admission : admissions) KV_RETURN_IF_ERROR(admission.status);
     while (true) {

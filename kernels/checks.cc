@@ -93,19 +93,21 @@ absl::Status CheckPagesDisjoint(const PoolLayout& pool,
                                 absl::Span<const SequenceView* const> sequences) {
   const int bucket_shift = std::bit_width(pool.smallest_page_bytes()) - 1;
   const uint64_t buckets = (pool.config().pool_bytes >> bucket_shift) + 1;
-  std::vector<bool> begun(buckets);
-  const auto begin = std::make_unique_for_overwrite<uint64_t[]>(buckets);  // where a page begins
+  std::vector<uint64_t> begun(buckets / 64 + 1);  // a bit a bucket: a page begins there
+  const auto begin = std::make_unique_for_overwrite<uint64_t[]>(buckets);  // and where
   const auto begin_page = [&](uint64_t first, uint64_t) {
     const uint64_t bucket = first >> bucket_shift;
-    if (begun[bucket]) return false;
-    begun[bucket] = true;
+    uint64_t& word = begun[bucket / 64];
+    const uint64_t bit = uint64_t{1} << bucket % 64;
     begin[bucket] = first;
+    if ((word & bit) != 0) return false;
+    word |= bit;
     return true;
   };
   const auto ends_in_time = [&](uint64_t first, uint64_t end) {
     const uint64_t last = (end - 1) >> bucket_shift;
     for (uint64_t bucket = (first >> bucket_shift) + 1; bucket <= last; ++bucket) {
-      if (begun[bucket] && begin[bucket] < end) return false;
+      if ((begun[bucket / 64] >> bucket % 64 & 1) != 0 && begin[bucket] < end) return false;
     }
     return true;
   };

@@ -63,9 +63,10 @@ absl::Status Fleet::Submit(const FleetOptions& options, uint32_t age) {
                           .policy = options.policy};
   std::vector<GenerateRequest> requests;
   requests.push_back(std::move(request));
-  const std::vector<Admission> admissions = engine_->Submit(
-      std::move(requests),
-      [this](const GenerateEvent& event) { pressure_reliefs_ += event.stats.pressure_reliefs; });
+  const std::vector<Admission> admissions =
+      engine_->Submit(std::move(requests), [this](const GenerateEvent& event) {
+        if (event.stats.has_value()) pressure_reliefs_ += event.stats->pressure_reliefs;
+      });
   requests_.push_back(admissions[0].request);
   return admissions[0].status;
 }

@@ -22,11 +22,12 @@ namespace {
 // One decision in the making: the segments as they will be when the plan has been carried out.
 class Draft {
  public:
-  // `annealable_end`: segments from there on are left alone.
-  Draft(const SequenceState& state, absl::Span<const uint32_t> retention, size_t annealable_end)
+  // `live_tokens`: the state's. `annealable_end`: segments from there on are left alone.
+  Draft(const SequenceState& state, uint32_t live_tokens, absl::Span<const uint32_t> retention,
+        size_t annealable_end)
       : before_(state.segments),
         retention_(retention),
-        live_tokens_(state.live_tokens()),
+        live_tokens_(live_tokens),
         after_(state.segments.begin(), state.segments.begin() + annealable_end) {}
 
   // Case 1.
@@ -104,10 +105,12 @@ class ThinKvPolicy final : public Policy {
     if (observation.refresh) plan.next_label = Classify(spec_, observation.sparsity);
     const bool course_changed = plan.next_label == Thought::kTransition;
     // Most group boundaries end here.
-    if (!course_changed && state.live_tokens() <= spec_.budget_tokens) return plan;
+    const uint32_t live_tokens = state.live_tokens();
+    if (!course_changed && live_tokens <= spec_.budget_tokens) return plan;
 
     const size_t count = state.segments.size();
-    Draft draft(state, spec_.retention, observation.refresh || count == 0 ? count : count - 1);
+    Draft draft(state, live_tokens, spec_.retention,
+                observation.refresh || count == 0 ? count : count - 1);
     if (course_changed) draft.DemoteAll();
     draft.FitInto(spec_.budget_tokens);
     plan.anneals = draft.Anneals();

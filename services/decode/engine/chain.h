@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "common/base/clock.h"
 #include "common/policy/policy.h"
 #include "services/decode/control_plane.h"
@@ -29,7 +30,7 @@ struct Chain {
   uint32_t prompt_done = 0;  // prompt tokens already in the cache
   int32_t next_token = 0;
   uint32_t new_tokens = 0;
-  std::vector<int32_t> unsent;  // for the next event
+  absl::InlinedVector<int32_t, 4> unsent;  // for the next event
   std::optional<FinishReason> finish;
   absl::Status error;
 

@@ -149,6 +149,7 @@ void Engine::TakeCancellations() {
   std::vector<std::unique_ptr<Chain>> never_ran;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (cancelled_.empty()) return;
     cancelled.swap(cancelled_);
     for (const RequestId id : cancelled) {
       auto it = std::find_if(waiting_.begin(), waiting_.end(),
@@ -265,7 +266,7 @@ absl::Status Engine::CommitStep() {
     held_bytes += footprint;
   }
   // Frames hold slack beside the pages, which the sequences' own sums do not see.
-  working_.used_byte_steps += held_bytes + pool_.usage().slack_bytes();
+  working_.used_byte_steps += held_bytes + pool_.slack_bytes();
   return absl::OkStatus();
 }
 
@@ -306,12 +307,13 @@ void Engine::FinishChains() {
 }
 
 void Engine::SendEvents(Chain& chain) {
-  GenerateEvent event{.request = chain.id,
-                      .tokens = std::exchange(chain.unsent, {}),
-                      .finished = chain.finish,
-                      .error = chain.error,
-                      .stats = {}};
+  GenerateEvent event;
+  event.request = chain.id;
+  event.tokens = std::move(chain.unsent);
+  chain.unsent.clear();
   if (chain.finish.has_value()) {
+    event.finished = chain.finish;
+    event.error = chain.error;
     chain.stats.new_tokens = chain.new_tokens;
     if (chain.cache != nullptr) chain.stats.full_bytes_end = chain.cache->full_bytes();
     event.stats = chain.stats;

@@ -28,23 +28,24 @@ void Engine::PublishSnapshot(bool force) {
   working_.store = control_ == nullptr ? StoreState::kNone : control_->state();
   working_.footprint_bytes = 0;
   working_.full_bytes = 0;
-  working_.chains.clear();
-  for (const std::unique_ptr<Chain>& chain : chains_) {
-    const std::string& timeline = chain->stats.timeline;
-    working_.chains.push_back(
-        {.request = chain->id,
-         .tenant = chain->request.tenant,
-         .policy = chain->request.policy.name,
-         .budget_tokens = chain->request.policy.budget_tokens,
-         .tokens = chain->cache->token_count(),
-         .prompt_tokens = chain->prompt_tokens(),
-         .live_tokens = chain->cache->live_tokens(),
-         .footprint_bytes = chain->cache->footprint_bytes(),
-         .full_bytes = chain->cache->full_bytes(),
-         .timeline = timeline.substr(timeline.size() - std::min(timeline.size(), kTimelineShown)),
-         .label = chain->label});
-    working_.footprint_bytes += working_.chains.back().footprint_bytes;
-    working_.full_bytes += working_.chains.back().full_bytes;
+  working_.chains.resize(chains_.size());
+  for (size_t i = 0; i < chains_.size(); ++i) {
+    const Chain& chain = *chains_[i];
+    ChainSnapshot& shown = working_.chains[i];  // its strings keep their memory
+    shown.request = chain.id;
+    shown.tenant = chain.request.tenant;
+    shown.policy = chain.request.policy.name;
+    shown.budget_tokens = chain.request.policy.budget_tokens;
+    shown.tokens = chain.cache->token_count();
+    shown.prompt_tokens = chain.prompt_tokens();
+    shown.live_tokens = chain.cache->live_tokens();
+    shown.footprint_bytes = chain.cache->footprint_bytes();
+    shown.full_bytes = chain.cache->full_bytes();
+    const std::string& timeline = chain.stats.timeline;
+    shown.timeline.assign(timeline, timeline.size() - std::min(timeline.size(), kTimelineShown));
+    shown.label = chain.label;
+    working_.footprint_bytes += shown.footprint_bytes;
+    working_.full_bytes += shown.full_bytes;
   }
   if (observer_ != nullptr) observer_->OnSnapshot(working_);
   const std::lock_guard<std::mutex> lock(mutex_);

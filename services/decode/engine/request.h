@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "common/policy/policy.h"
 #include "services/decode/model/sampler.h"
@@ -47,12 +48,13 @@ struct RequestStats {
   std::string timeline;              // one letter a window: R, E or T
 };
 
+// Small, for there is one of each chain at every step: as a rule of one token, without stats.
 struct GenerateEvent {
   RequestId request = 0;
-  std::vector<int32_t> tokens;  // generated since the event before
+  absl::InlinedVector<int32_t, 4> tokens;  // generated since the event before
   std::optional<FinishReason> finished;
-  absl::Status error;  // with kError
-  RequestStats stats;  // with `finished`
+  absl::Status error;                 // with kError
+  std::optional<RequestStats> stats;  // with `finished`
 };
 
 // Called on the engine's thread; must not block.

@@ -159,12 +159,19 @@ PoolUsage PagePool::usage() const {
   PoolUsage usage;
   usage.capacity_bytes = capacity_bytes();
   usage.frame_bytes = frame_bytes_;
-  usage.used_bytes = (frames_.size() - free_frames_.size()) * frame_bytes_;
+  usage.used_bytes = used_frame_bytes();
+  usage.formats.reserve(kKinds);
   for (int i = 0; i < kKinds; ++i) {
     usage.page_bytes += kinds_[i].used_pages * kinds_[i].layout.page_bytes;
     usage.formats.push_back({FormatOfKind(i), kinds_[i].used_pages, kinds_[i].layout.page_bytes});
   }
   return usage;
+}
+
+uint64_t PagePool::slack_bytes() const {
+  uint64_t page_bytes = 0;
+  for (const Kind& kind : kinds_) page_bytes += kind.used_pages * kind.layout.page_bytes;
+  return used_frame_bytes() - page_bytes;
 }
 
 void PagePool::TakeFrame(int kind_index) {

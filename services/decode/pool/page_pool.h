@@ -69,6 +69,7 @@ class PagePool {
   bool FitsEmpty(PageFormat format, uint32_t pages) const;
   uint64_t capacity_bytes() const { return frames_.size() * frame_bytes_; }
   PoolUsage usage() const;
+  uint64_t slack_bytes() const;  // usage's, at less cost
 
  private:
   static constexpr uint32_t kNone = ~uint32_t{0};
@@ -93,6 +94,9 @@ class PagePool {
   static int KindIndex(PageFormat format);
   const Kind& kind(PageFormat format) const { return kinds_[KindIndex(format)]; }
   bool PromisesHold() const;
+  uint64_t used_frame_bytes() const {
+    return (frames_.size() - free_frames_.size()) * frame_bytes_;
+  }
   void TakeFrame(int kind_index);
   void AddPartial(uint32_t frame);
   void RemovePartial(uint32_t frame);

@@ -16,7 +16,7 @@ SequenceCache::SequenceCache(PagePool* pool, Backend* backend, const SequenceCac
       open_group_bytes_(OpenGroupBytes(pool->shape())),
       full_token_bytes_(FullTokenBytes(pool->shape())),
       reserved_left_(options.reserved_pages) {
-  CountFootprint();
+  Count();
 }
 
 SequenceCache::~SequenceCache() { Release().IgnoreError(); }
@@ -27,7 +27,7 @@ SequenceView SequenceCache::view() const {
   view.formats = options_.formats;
   view.open_group = options_.open_group;
   view.open_count = open_count_;
-  view.open_position = state_.sealed_tokens();
+  view.open_position = sealed_tokens_;
   return view;
 }
 
@@ -56,14 +56,14 @@ absl::StatusOr<SealOrder> SequenceCache::PlanSeal(Thought thought, uint32_t view
     KV_ASSIGN_OR_RETURN(const PageOffset page, pool_->Allocate(format, promised));
     if (promised) --reserved_left_;
     pages_[Index(PagesOf(thought))].push_back(page);
-    CountFootprint();
+    Count();
   }
   return SealOrder{.sequence = view_index, .thought = PagesOf(thought)};
 }
 
 std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts_window) {
   std::vector<SealedTokens> runs;
-  const uint32_t first = state_.sealed_tokens();
+  const uint32_t first = sealed_tokens_;
   const uint32_t pinned =
       std::min(open_count_, options_.prompt_tokens - std::min(first, options_.prompt_tokens));
   if (pinned > 0) {
@@ -76,7 +76,7 @@ std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts
                     .starts_window = starts_window});
   }
   for (const SealedTokens& run : runs) RecordSealed(state_, run);
-  CountFootprint();
+  Count();
   const size_t holder = Index(PagesOf(thought));
   live_[holder] += open_count_;
   open_count_ = 0;
@@ -117,7 +117,8 @@ absl::StatusOr<uint32_t> SequenceCache::CommitAnneal(const Anneal& anneal) {
   return evicted;
 }
 
-void SequenceCache::CountFootprint() {
+void SequenceCache::Count() {
+  sealed_tokens_ = state_.sealed_tokens();
   footprint_bytes_ = open_group_bytes_ + state_.segments.size() * sizeof(Segment);
   for (const Thought thought : kThoughts) {
     const std::vector<PageOffset>& pages = pages_[Index(thought)];
@@ -149,7 +150,7 @@ absl::Status SequenceCache::FreePages(Thought holder) {
   }
   pages.clear();
   live_[Index(holder)] = 0;
-  CountFootprint();
+  Count();
   return absl::OkStatus();
 }
 

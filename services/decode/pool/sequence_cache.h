@@ -39,7 +39,7 @@ class SequenceCache {
   const ClassFormats& formats() const { return options_.formats; }
   uint32_t open_group() const { return options_.open_group; }
   uint32_t open_count() const { return open_count_; }
-  uint32_t token_count() const { return state_.sealed_tokens() + open_count_; }
+  uint32_t token_count() const { return sealed_tokens_ + open_count_; }
   uint32_t live_tokens() const {
     return state_.live_tokens() + state_.pinned_tokens() + open_count_;
   }
@@ -80,7 +80,7 @@ class SequenceCache {
   // Returns every page in the block table of `holder`, zeroed.
   absl::Status FreePages(Thought holder);
   // To be called wherever pages or segments have come or gone.
-  void CountFootprint();
+  void Count();
 
   PagePool* pool_;
   Backend* backend_;
@@ -94,7 +94,9 @@ class SequenceCache {
   std::array<std::vector<PageOffset>, kThoughtCount> pages_;
   std::array<uint32_t, kThoughtCount> live_{};
   SequenceState state_;
-  uint64_t footprint_bytes_ = 0;  // asked for at every step, changed at few
+  // What is asked for at every step and changes at few.
+  uint32_t sealed_tokens_ = 0;
+  uint64_t footprint_bytes_ = 0;
 };
 
 }  // namespace palimpsest

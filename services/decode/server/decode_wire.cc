@@ -81,7 +81,7 @@ void Write(const GenerateEvent& event, wire::TokenEvent::Builder builder) {
   auto finished = builder.initFinished();
   finished.setReason(static_cast<wire::FinishReason>(*event.finished));
   if (!event.error.ok()) Write(RefusalOf(event.error, 0), finished.initError());
-  Write(event.stats, finished.initStats());
+  Write(*event.stats, finished.initStats());
 }
 
 void Write(const RequestStats& stats, wire::RequestStats::Builder builder) {

@@ -78,7 +78,7 @@ class EngineTest : public testing::Test {
       outcome.tokens.insert(outcome.tokens.end(), event.tokens.begin(), event.tokens.end());
       outcome.finished = event.finished;
       outcome.error = event.error;
-      outcome.stats = event.stats;
+      if (event.stats.has_value()) outcome.stats = *event.stats;
     });
   }
 

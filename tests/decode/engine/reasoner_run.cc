@@ -69,7 +69,7 @@ absl::Status Generate(Engine& engine, std::vector<GenerateRequest> requests, con
       engine.Submit(std::move(requests), [&](const GenerateEvent& event) {
         ReasonerAnswer& answer = *answers.at(event.request);
         answer.tokens.insert(answer.tokens.end(), event.tokens.begin(), event.tokens.end());
-        if (event.finished.has_value()) answer.stats = event.stats;
+        if (event.finished.has_value()) answer.stats = *event.stats;
         failed.Update(event.error);
       });
   for (size_t i = 0; i < admissions.size(); ++i) {
