@@ -28,16 +28,11 @@ class Stopwatch {
   const double begin_ = CpuSeconds();
 };
 
-// What kernels/cuda/attend.cu asks for on an H100.
+// The grid of kernels/cuda/attend.cu on an H100.
 cuda::AttendGeometry H100Geometry(const BackendConfig& config) {
-  cuda::AttendGeometry geometry{.cta_count = 132, .warps_per_cta = 12, .queries_max = 8};
-  const auto heads = static_cast<uint32_t>(config.shape.kv_heads);
-  const auto group = static_cast<uint32_t>(config.query_heads) / heads;
-  geometry.pairs_max =
-      heads * (config.rows_max * group / geometry.queries_max + config.open_groups);
-  geometry.items_max = geometry.pairs_max + geometry.warp_count();
-  geometry.parts_max = 2 * geometry.cta_count;
-  return geometry;
+  return cuda::WithBounds({.cta_count = 132, .warps_per_cta = 12, .queries_max = 8}, config.shape,
+                          config.query_heads, config.rows_max,
+                          std::min(config.rows_max, config.open_groups));
 }
 
 }  // namespace

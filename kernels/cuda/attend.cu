@@ -418,15 +418,11 @@ bool AttendSupports(int head_dim) { return head_dim == 64 || head_dim == 128; }
 
 AttendGeometry GeometryFor(const DevicePool& pool, int multiprocessors, uint32_t rows_max,
                            uint32_t sequences_max) {
-  const uint32_t heads = static_cast<uint32_t>(pool.kv_heads);
-  const uint32_t group = static_cast<uint32_t>(pool.query_heads / pool.kv_heads);
-  AttendGeometry geometry{.cta_count = static_cast<uint32_t>(multiprocessors),
-                          .warps_per_cta = kWarps,
-                          .queries_max = kTileQueries};
-  geometry.pairs_max = heads * ((rows_max * group) / kTileQueries + sequences_max);
-  geometry.items_max = geometry.pairs_max + geometry.warp_count();
-  geometry.parts_max = 2 * geometry.cta_count;
-  return geometry;
+  return WithBounds({.cta_count = static_cast<uint32_t>(multiprocessors),
+                     .warps_per_cta = kWarps,
+                     .queries_max = kTileQueries},
+                    {.layers = pool.layers, .kv_heads = pool.kv_heads, .head_dim = pool.head_dim},
+                    pool.query_heads, rows_max, sequences_max);
 }
 
 cudaError_t LaunchAttend(const DevicePool& pool, const DeviceLayouts& layouts,

@@ -145,6 +145,16 @@ AttendItem ItemOf(const StepSequence& sequence, const SequencePages& pages, uint
 
 }  // namespace
 
+AttendGeometry WithBounds(AttendGeometry grid, const CacheShape& shape, int query_heads,
+                          uint32_t rows_max, uint32_t sequences_max) {
+  const auto heads = static_cast<uint32_t>(shape.kv_heads);
+  const uint32_t group = static_cast<uint32_t>(query_heads) / heads;
+  grid.pairs_max = heads * (rows_max * group / grid.queries_max + sequences_max);
+  grid.items_max = grid.pairs_max + grid.warp_count();
+  grid.parts_max = 2 * grid.cta_count;
+  return grid;
+}
+
 AttendPlanner::AttendPlanner(const AttendGeometry& geometry, const CacheShape& shape,
                              int query_heads)
     : geometry_(geometry),

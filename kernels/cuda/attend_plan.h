@@ -58,6 +58,10 @@ struct AttendGeometry {
   uint32_t warp_count() const { return cta_count * warps_per_cta; }
 };
 
+// `grid` with the bounds that steps of so many rows and sequences ask for.
+AttendGeometry WithBounds(AttendGeometry grid, const CacheShape& shape, int query_heads,
+                          uint32_t rows_max, uint32_t sequences_max);
+
 // One sequence as the plan sees it: runs of equal pages in block-table order.
 struct PageRun {
   uint32_t page_count = 0;

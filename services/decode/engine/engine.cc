@@ -121,10 +121,10 @@ void Engine::ObserveKernels(double model_seconds) {
 void Engine::HearStore() {
   if (control_ == nullptr) return;
   const auto find = [&](SequenceId id) -> Chain* {
-    for (const std::unique_ptr<Chain>& chain : chains_) {
-      if (chain->id == id) return chain.get();
-    }
-    return nullptr;
+    const auto place =
+        std::lower_bound(chains_.begin(), chains_.end(), id,
+                         [](const auto& chain, SequenceId wanted) { return chain->id < wanted; });
+    return place != chains_.end() && (*place)->id == id ? place->get() : nullptr;
   };
   for (StorePlan& plan : control_->Poll()) {
     if (Chain* chain = find(plan.sequence)) chain->plans_waiting.push_back(std::move(plan));

@@ -92,7 +92,7 @@ class Engine {
   BoundaryWork boundary_;
 
   // Engine thread only.
-  std::vector<std::unique_ptr<Chain>> chains_;  // in order of admission
+  std::vector<std::unique_ptr<Chain>> chains_;  // in order of admission, which is that of ids
   std::vector<uint32_t> free_open_groups_;
   EngineSnapshot working_;  // counters since start
   Clock::Time published_;
