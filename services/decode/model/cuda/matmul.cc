@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "services/decode/model/cuda/cublas_lt.h"
 #include "services/decode/model/cuda/graph.h"
 
 namespace palimpsest::cuda {
@@ -56,6 +57,7 @@ cudaDataType_t OutputType(MatmulOutput output) {
 }  // namespace
 
 absl::StatusOr<MatmulEngine> MatmulEngine::New(cudaStream_t stream, bool timed) {
+  KV_RETURN_IF_ERROR(LoadCublasLt());
   MatmulEngine engine;
   cublasLtHandle_t handle = nullptr;
   KV_RETURN_IF_ERROR(ToStatus(cublasLtCreate(&handle), "start cuBLASLt"));
