@@ -28,10 +28,10 @@ struct Library {
   }
 };
 
-// Stays until the end of the process: the library does not like to be unloaded.
+// Stays loaded until the end of the process.
 const Library& TheLibrary() {
-  static const auto* const library = new Library;
-  return *library;
+  static const Library library;
+  return library;
 }
 
 // Calls the library's function `name`, of the type of the one declared in cublasLt.h.
