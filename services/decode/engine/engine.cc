@@ -309,7 +309,7 @@ void Engine::FinishChains() {
 void Engine::SendEvents(Chain& chain) {
   GenerateEvent event;
   event.request = chain.id;
-  event.tokens = std::move(chain.unsent);
+  event.tokens.assign(chain.unsent.begin(), chain.unsent.end());
   chain.unsent.clear();
   if (chain.finish.has_value()) {
     event.finished = chain.finish;
