@@ -5,19 +5,9 @@
 #include <utility>
 
 #include "common/base/status_macros.h"
+#include "services/decode/model/counter_random.h"
 
 namespace palimpsest::bench {
-namespace {
-
-uint64_t SplitMix(uint64_t x) {
-  x += 0x9e3779b97f4a7c15ull;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-
-}  // namespace
-
 uint32_t SlotRecord::live_tokens() const {
   uint32_t live = 0;
   for (const std::vector<uint32_t>& slots : positions) {
@@ -65,7 +55,7 @@ absl::Status PretendBackend::MeasureSparsity(int layer, absl::Span<const uint32_
 
 // The same in every layer: a draw of the sequence and its position.
 float PretendBackend::Simulate(const SequenceView& view) const {
-  const uint64_t bits = SplitMix(SplitMix(view.open_group) ^ view.open_position);
+  const uint64_t bits = MixBits(MixBits(view.open_group) ^ view.open_position);
   double draw = static_cast<double>(bits >> 11) * 0x1p-53;
   for (const Thought thought : kThoughts) {
     draw -= thoughts_.shares[Index(thought)];
@@ -142,7 +132,7 @@ void PretendBackend::RecordAnneal(SlotRecord& record, const AnnealOrder& order) 
   }
 }
 
-uint64_t PretendBackend::Random() { return SplitMix(random_++); }
+uint64_t PretendBackend::Random() { return MixBits(random_++); }
 
 absl::Status PretendBackend::Zero(PageOffset offset, uint64_t bytes) {
   return pretending_ ? absl::OkStatus() : backend_->Zero(offset, bytes);

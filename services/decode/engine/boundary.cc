@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "services/decode/engine/pressure.h"
+#include "services/decode/model/counter_random.h"
 
 namespace palimpsest {
 namespace {
@@ -15,13 +16,8 @@ constexpr size_t kReportsOpenMax = 256;
 
 double Seconds(Clock::Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
-// Mixes one number into a running hash (the 64-bit finaliser of SplitMix).
-void Mix(uint64_t& hash, uint64_t value) {
-  hash += value + 0x9e3779b97f4a7c15ULL;
-  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  hash = (hash ^ (hash >> 27)) * 0x94d049bb133111ebULL;
-  hash ^= hash >> 31;
-}
+// Mixes one number into a running hash.
+void Mix(uint64_t& hash, uint64_t value) { hash = MixBits(hash + value); }
 
 void MixPlan(uint64_t& hash, uint32_t sealed_tokens, const Plan& plan) {
   if (plan.empty()) return;
