@@ -11,25 +11,12 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "services/decode/model/cpu_model.h"
+#include "tests/decode/engine/tiny_config.h"
 
 namespace palimpsest::bench {
 namespace {
 
 constexpr uint32_t kBatchMax = 24;
-
-ModelConfig TinyConfig() {
-  ModelConfig config;
-  config.hidden_size = 64;
-  config.layers = 2;
-  config.query_heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 16;
-  config.intermediate_size = 96;
-  config.vocab_size = 128;
-  config.tied_embeddings = true;
-  config.max_positions = 8192;
-  return config;
-}
 
 class FleetTest : public testing::Test {
  protected:
