@@ -67,12 +67,8 @@ absl::Status HostBackend::MeasureSparsity(int, absl::Span<const uint32_t> wanted
 template <typename Order>
 void HostBackend::StagePages(absl::Span<const SequenceView> sequences,
                              absl::Span<const Order> orders) {
-  cuda::PageEntry* next = entries_.data();
-  for (const Order& order : orders) {
-    const SequenceView& view = sequences[order.sequence];
-    const auto& pages = view.pages[Index(order.thought)];
-    next = cuda::PutPages(pages, view.formats.of(order.thought), next);
-  }
+  cuda::ClassPages pages(sequences, entries_.data());
+  for (const Order& order : orders) pages.Put(order.sequence, order.thought);
 }
 
 absl::Status HostBackend::Seal(absl::Span<const SequenceView> sequences,

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/annealer.h"
 
-#include <array>
-
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "kernels/cuda/page_entries.h"
@@ -47,28 +45,18 @@ absl::StatusOr<const PageEntry*> Annealer::Stage(absl::Span<const SequenceView> 
                                                  cudaStream_t stream, OrderStaging* staging) {
   // The launches carry the tasks themselves.
   KV_ASSIGN_OR_RETURN(const auto tables, staging->Begin<AnnealTask>(0));
-  PageEntry* next = tables.pages;
-  // Where the pages of a sequence's class begin: several segments of it share them.
-  constexpr uint32_t kNotPut = ~uint32_t{0};
-  std::vector<std::array<uint32_t, kThoughtCount>> first(sequences.size(),
-                                                         {kNotPut, kNotPut, kNotPut});
+  ClassPages pages(sequences, tables.pages);
   tasks_.clear();
   for (const AnnealOrder& order : orders) {
-    const SequenceView& view = sequences[order.sequence];
-    const auto& pages = view.pages[Index(order.thought)];
-    uint32_t& put = first[order.sequence][Index(order.thought)];
-    if (put == kNotPut) {
-      put = static_cast<uint32_t>(next - tables.pages);
-      next = PutPages(pages, view.formats.of(order.thought), next);
-    }
-    tasks_.push_back({.first_page = put,
-                      .page_count = static_cast<uint32_t>(pages.size()),
+    const auto& of_class = sequences[order.sequence].pages[Index(order.thought)];
+    tasks_.push_back({.first_page = pages.Put(order.sequence, order.thought),
+                      .page_count = static_cast<uint32_t>(of_class.size()),
                       .first_position = order.first_position,
                       .end_position = order.end_position,
                       .keep = order.keep,
                       .selector = order.selector});
   }
-  KV_ASSIGN_OR_RETURN(const auto copied, staging->End<AnnealTask>(0, next - tables.pages, stream));
+  KV_ASSIGN_OR_RETURN(const auto copied, staging->End<AnnealTask>(0, pages.count(), stream));
   return copied.pages;
 }
 

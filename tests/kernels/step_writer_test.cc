@@ -6,6 +6,8 @@
 
 #include <vector>
 
+#include "kernels/cuda/page_entries.h"
+
 namespace palimpsest::cuda {
 namespace {
 
@@ -109,6 +111,23 @@ TEST_F(StepWriterTest, MorePagesThanThePoolHasAreRefused) {
   Add(5, 3, same, {});
   EXPECT_EQ(Write({{.sequence = 0, .row = 0, .count = 1}}).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST(ClassPages, AClassThatSeveralOrdersNameIsPutOnce) {
+  const std::vector<PageOffset> e = {128, 256}, r = {512, 1024, 2048};
+  SequenceView views[2];
+  for (SequenceView& view : views) view.formats = ClassFormats::R4E4T2();
+  views[0].pages[Index(Thought::kExecution)] = e;
+  views[1].pages[Index(Thought::kReasoning)] = r;
+  std::vector<PageEntry> entries(5);
+  ClassPages pages(views, entries.data());
+  EXPECT_EQ(pages.Put(1, Thought::kReasoning), 0u);
+  EXPECT_EQ(pages.Put(0, Thought::kExecution), 3u);
+  EXPECT_EQ(pages.Put(1, Thought::kReasoning), 0u);
+  EXPECT_EQ(pages.count(), 5u);
+  const auto pair = static_cast<PageEntry>(FormatPair(views[0].formats.of(Thought::kExecution)));
+  EXPECT_EQ(entries[0] & ~PageEntry{15}, 512u);
+  EXPECT_EQ(entries[4], 256u | pair);
 }
 
 }  // namespace
