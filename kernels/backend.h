@@ -28,12 +28,15 @@
 #include "common/base/selector.h"
 #include "common/base/thought.h"
 #include "kernels/layout.h"
+#include "kernels/query_codebook.h"
 
 namespace palimpsest {
 
 // Where a page lies: bytes from the start of the device pool. A multiple of kPageAlignment.
 using PageOffset = uint64_t;
 inline constexpr uint32_t kNoOpenGroup = ~uint32_t{0};
+inline constexpr uint32_t kQueryWindowMax = 32;
+inline constexpr uint32_t kNoEviction = ~uint32_t{0};
 
 // One sequence as kernels see it. The host owns the memory behind the spans; it must outlive the
 // call (BeginStep's: the step), and no more: asynchronous backends copy what they still need.
@@ -44,6 +47,15 @@ struct SequenceView {
   uint32_t open_group = kNoOpenGroup;  // index of its open group, < BackendConfig::open_groups
   uint32_t open_count = 0;             // tokens in the open group, 0..16
   uint32_t open_position = 0;          // position of the open group's first token
+  // What its slots carry. Others than kNone want CacheShape::slot_scores. kAttentionReceived:
+  // Attend adds to the scores of every live and open token, for sequences that add one row.
+  SlotScore slot_score = SlotScore::kNone;
+  bool keeps_queries = false;  // its newest BackendConfig::query_window queries are kept
+  // LongFlow (arXiv 2603.11504), with kValueNorm: in this step every layer's Attend evicts one of
+  // the layer's live sealed tokens at this position or later: that of the least probability x L1
+  // norm of V, summed over query heads; of equal ones the earliest. It is attended to once more.
+  // There must be one; all KV heads of a layer hold the same tokens.
+  uint32_t evict_from = kNoEviction;
 };
 
 // The new tokens of one sequence in one step: rows [row, row + count) of the step's activations.
@@ -69,7 +81,7 @@ struct AnnealOrder {
   uint32_t first_position = 0;  // the segment covers [first_position, end_position)
   uint32_t end_position = 0;
   uint32_t keep = 0;  // live tokens of the segment left in every lane
-  Selector selector = Selector::kKMeansMedoids;
+  Selection selection = {};
 };
 
 struct SealOrder {
@@ -86,6 +98,10 @@ struct BackendConfig {
   // Keys are stored, and queries meet them, after an orthonormal Hadamard transform of each head:
   // outlier channels, which a 4-bit block would pay for, are spread over all. Logits are the same.
   bool rotate_keys = false;  // head_dim must be a power of two
+  // Queries kept of each sequence that asks for it: kJointScore wants some. 0: none.
+  uint32_t query_window = 0;
+  // What kAnticipated scores with; null: orders that name it are refused.
+  std::shared_ptr<const QueryCodebook> codebook = nullptr;
 };
 
 enum class ActivationType : uint8_t { kFloat32, kBfloat16 };
@@ -125,7 +141,10 @@ class Backend {
                             absl::Span<const SealOrder> orders) = 0;
 
   // Lowers each ordered segment to `keep` live tokens in every lane by clearing live bits. A
-  // segment that has no more than `keep` is left as it is.
+  // segment that has no more than `keep` is left as it is. What each selector scores by:
+  // kernels/README.md. FailedPrecondition for a selector that
+  // this backend was not configured for: kAttentionReceived wants CacheShape::slot_scores,
+  // kJointScore a query_window, kAnticipated a codebook; kValueAttention works in Attend only.
   virtual absl::Status Anneal(absl::Span<const SequenceView> sequences,
                               absl::Span<const AnnealOrder> orders) = 0;
 

@@ -134,6 +134,50 @@ absl::Status CheckOrders(const PoolLayout& pool, absl::Span<const SequenceView> 
   return CheckPagesDisjoint(pool, written);
 }
 
+absl::Status CheckSelection(const BackendConfig& config, const AnnealOrder& order) {
+  const auto missing = [](const char* what) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this backend was made without ", what, ", which the selector wants"));
+  };
+  switch (order.selection.selector) {
+    case Selector::kKMeansMedoids:
+    case Selector::kMostRecent:
+    case Selector::kRandom:
+      return absl::OkStatus();
+    case Selector::kAttentionReceived:
+      return config.shape.slot_scores ? absl::OkStatus() : missing("slot scores");
+    case Selector::kJointScore:
+      return config.query_window > 0 ? absl::OkStatus() : missing("a query window");
+    case Selector::kAnticipated:
+      return config.codebook != nullptr ? absl::OkStatus() : missing("a query codebook");
+    case Selector::kValueAttention:
+      return Invalid("this selector evicts in Attend, not in Anneal");
+  }
+  return Invalid("unknown selector");
+}
+
+absl::Status CheckCodebook(const BackendConfig& config) {
+  if (config.codebook == nullptr) return absl::OkStatus();
+  const QueryCodebook& book = *config.codebook;
+  if (book.layers != config.shape.layers || book.query_heads != config.query_heads ||
+      book.head_dim != config.shape.head_dim) {
+    return Invalid("the query codebook is of ", book.layers, " layers, ", book.query_heads,
+                   " query heads and head_dim ", book.head_dim, "; the model has ",
+                   config.shape.layers, ", ", config.query_heads, " and ", config.shape.head_dim);
+  }
+  if (book.queries < 16 || book.queries > kCodebookQueriesMax || book.queries % 16 != 0) {
+    return Invalid("the query codebook has ", book.queries,
+                   " queries a head: expected a multiple of 16 from 16 to ", kCodebookQueriesMax);
+  }
+  const size_t values =
+      size_t{book.queries} * book.layers * book.query_heads * static_cast<size_t>(book.head_dim);
+  if (book.data.size() != values ||
+      book.inverse_frequencies.size() != static_cast<size_t>(book.head_dim) / 2) {
+    return Invalid("the query codebook's data are not of its size");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckConfig(const BackendConfig& config) {
@@ -163,7 +207,10 @@ absl::Status CheckConfig(const BackendConfig& config) {
   if (config.open_groups > (uint32_t{1} << 20)) {
     return Invalid("open_groups is out of range: ", config.open_groups);
   }
-  return absl::OkStatus();
+  if (config.query_window > kQueryWindowMax) {
+    return Invalid("query_window must be in 0..", kQueryWindowMax, ", got ", config.query_window);
+  }
+  return CheckCodebook(config);
 }
 
 absl::Status CheckSequences(const PoolLayout& pool, absl::Span<const SequenceView> sequences) {
@@ -176,6 +223,15 @@ absl::Status CheckSequences(const PoolLayout& pool, absl::Span<const SequenceVie
     if (none ? view.open_count != 0 : view.open_group >= pool.config().open_groups) {
       return Invalid("open group ", view.open_group, " with ", view.open_count,
                      " tokens; there are ", pool.config().open_groups, " open groups");
+    }
+    if (view.slot_score != SlotScore::kNone && !pool.shape().slot_scores) {
+      return Invalid("a sequence wants slot scores; this backend was made without them");
+    }
+    if (view.keeps_queries && pool.config().query_window == 0) {
+      return Invalid("a sequence wants its queries kept; this backend's query window is 0");
+    }
+    if (view.evict_from != kNoEviction && view.slot_score != SlotScore::kValueNorm) {
+      return Invalid("a sequence evicts in Attend, yet its slots carry no norms of V");
     }
   }
   return absl::OkStatus();
@@ -250,9 +306,7 @@ absl::Status CheckAnneal(const PoolLayout& pool, absl::Span<const SequenceView> 
                          absl::Span<const AnnealOrder> orders) {
   KV_RETURN_IF_ERROR(CheckOrders(pool, sequences, orders));
   for (const AnnealOrder& order : orders) {
-    if (order.selector != Selector::kKMeansMedoids && order.selector != Selector::kMostRecent) {
-      return Invalid("unknown selector");
-    }
+    KV_RETURN_IF_ERROR(CheckSelection(pool.config(), order));
     if (order.first_position > order.end_position) {
       return Invalid("a segment ends before it begins");
     }

@@ -13,7 +13,7 @@ namespace palimpsest {
 
 // Every dimension positive, head_dim a multiple of 16 and at most kMaxHeadDim (a power of two where
 // keys are rotated), query_heads a multiple of kv_heads, rows_max 1..65536; the pool's size must
-// not overflow.
+// not overflow; a codebook is of the model's shape.
 absl::Status CheckConfig(const BackendConfig& config);
 
 // Formats known, pages aligned and inside the pool, open group and open_count in range.
@@ -33,7 +33,8 @@ absl::Status CheckWanted(absl::Span<const uint32_t> wanted, size_t rows, size_t 
 // overlap between the pages of the sequences named.
 absl::Status CheckSeal(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
                        absl::Span<const SealOrder> orders);
-// The same; several segments of one sequence are fine. Selectors known, segments forwards.
+// The same; several segments of one sequence are fine. Selectors that the backend was configured
+// for (else FailedPrecondition), segments forwards.
 absl::Status CheckAnneal(const PoolLayout& pool, absl::Span<const SequenceView> sequences,
                          absl::Span<const AnnealOrder> orders);
 

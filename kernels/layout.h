@@ -8,6 +8,7 @@
 //                             V data  [16][D * bits(v) / 8]
 //                             V scales[16][D / 16]          E4M3, absent for bf16 }
 //          [layer][kv_head] positions[16] u32   position of the token in its sequence
+//          [layer][kv_head] scores[16]    f32   only where CacheShape::slot_scores
 //          [layer][kv_head] live mask      u16   bit s: slot s holds a live token
 //          zero padding to a multiple of kPageAlignment bytes
 //
@@ -46,6 +47,7 @@ struct CacheShape {
   int layers = 0;
   int kv_heads = 0;
   int head_dim = 0;
+  bool slot_scores = false;  // slots carry a float for selectors that judge tokens as they go
 
   constexpr int lanes() const { return layers * kv_heads; }  // a lane is one (layer, KV head)
   bool operator==(const CacheShape&) const = default;
@@ -119,6 +121,7 @@ struct PageLayout {
   size_t lane_bytes = 0;
   // Inside the page.
   size_t positions_offset = 0;
+  size_t scores_offset = 0;  // masks_offset where there are none
   size_t masks_offset = 0;
   size_t page_bytes = 0;
 
@@ -127,6 +130,10 @@ struct PageLayout {
   }
   size_t PositionsOffset(int layer, int kv_head) const {
     return positions_offset +
+           (static_cast<size_t>(layer) * shape.kv_heads + kv_head) * kSlotsPerPage * 4;
+  }
+  size_t ScoresOffset(int layer, int kv_head) const {
+    return scores_offset +
            (static_cast<size_t>(layer) * shape.kv_heads + kv_head) * kSlotsPerPage * 4;
   }
   size_t MaskOffset(int layer, int kv_head) const {
@@ -142,7 +149,9 @@ constexpr PageLayout MakePageLayout(const CacheShape& shape, PageFormat format) 
   layout.v_scales_offset = layout.v_data_offset + slots * SlotDataBytes(format.v, shape.head_dim);
   layout.lane_bytes = layout.v_scales_offset + slots * SlotScaleBytes(format.v, shape.head_dim);
   layout.positions_offset = static_cast<size_t>(shape.lanes()) * layout.lane_bytes;
-  layout.masks_offset = layout.positions_offset + static_cast<size_t>(shape.lanes()) * slots * 4;
+  const size_t words = static_cast<size_t>(shape.lanes()) * slots * 4;
+  layout.scores_offset = layout.positions_offset + words;
+  layout.masks_offset = layout.scores_offset + (shape.slot_scores ? words : 0);
   const size_t used = layout.masks_offset + static_cast<size_t>(shape.lanes()) * 2;
   layout.page_bytes = (used + kPageAlignment - 1) / kPageAlignment * kPageAlignment;
   return layout;
@@ -150,11 +159,22 @@ constexpr PageLayout MakePageLayout(const CacheShape& shape, PageFormat format) 
 
 // An open group: up to 16 tokens not yet quantised.
 //   [layer][kv_head] { K [16][D] bf16, V [16][D] bf16 }
+//   [layer][kv_head] scores[16] f32, only where CacheShape::slot_scores
 constexpr size_t OpenGroupLaneBytes(const CacheShape& shape) {
   return 2 * static_cast<size_t>(kGroupTokens) * shape.head_dim * 2;
 }
 constexpr size_t OpenGroupBytes(const CacheShape& shape) {
-  return static_cast<size_t>(shape.lanes()) * OpenGroupLaneBytes(shape);
+  const size_t scores = shape.slot_scores ? size_t{kGroupTokens} * 4 : 0;
+  return static_cast<size_t>(shape.lanes()) * (OpenGroupLaneBytes(shape) + scores);
+}
+constexpr size_t OpenGroupScoresOffset(const CacheShape& shape, int layer, int kv_head) {
+  return static_cast<size_t>(shape.lanes()) * OpenGroupLaneBytes(shape) +
+         (static_cast<size_t>(layer) * shape.kv_heads + kv_head) * kGroupTokens * 4;
+}
+
+// The newest `window` queries of one sequence: [layer][query head][window][D] bf16.
+constexpr size_t QueryWindowBytes(const CacheShape& shape, int query_heads, uint32_t window) {
+  return static_cast<size_t>(shape.layers) * query_heads * window * shape.head_dim * 2;
 }
 
 // What one token costs in the full cache: K and V in bf16 for every lane, nothing else.

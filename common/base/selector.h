@@ -7,10 +7,42 @@
 
 namespace palimpsest {
 
-// Ties go to the earlier position.
+// Ties go to the earlier position, unless said otherwise. Every lane, which is a (layer, KV head),
+// chooses by itself, but for k-means and LongFlow, which choose per layer.
 enum class Selector : uint8_t {
-  kKMeansMedoids = 0,  // ThinKV section 4.2: real tokens nearest to k-means centroids, per layer
-  kMostRecent = 1,     // the newest `keep`
+  kKMeansMedoids = 0,      // ThinKV section 4.2: real tokens nearest to k-means centroids
+  kMostRecent = 1,         // the newest
+  kRandom = 2,             // the highest hash of (layer, KV head, position): a control
+  kAttentionReceived = 3,  // H2O: most attention summed over all steps so far
+  kJointScore = 4,         // R-KV: attention of the newest queries against similarity of keys
+  kAnticipated = 5,        // largest attention that any query of a codebook gives
+  kValueAttention = 6,     // LongFlow: attention x L1 norm of V in the present step, one a step
 };
+inline constexpr int kSelectorCount = 7;
+
+// An anneal's way to choose.
+struct Selection {
+  Selector selector = Selector::kKMeansMedoids;
+  uint32_t recent = 0;  // so many of the newest tokens stay whatever their score (at most `keep`)
+  bool operator==(const Selection&) const = default;
+};
+
+// What a slot carries besides K and V, for selectors that judge tokens as they go. One float.
+enum class SlotScore : uint8_t {
+  kNone = 0,
+  kAttentionReceived = 1,  // probability so far, summed over steps and the heads of the KV group
+  kValueNorm = 2,          // L1 norm of V
+};
+
+constexpr SlotScore SlotScoreOf(Selector selector) {
+  if (selector == Selector::kAttentionReceived) return SlotScore::kAttentionReceived;
+  return selector == Selector::kValueAttention ? SlotScore::kValueNorm : SlotScore::kNone;
+}
+
+// Chooses by the sequence's newest queries, which a backend then keeps.
+constexpr bool NeedsQueries(Selector selector) { return selector == Selector::kJointScore; }
+
+// Evicts a token a step, inside attention, until an anneal's count is reached.
+constexpr bool IsGradual(Selector selector) { return selector == Selector::kValueAttention; }
 
 }  // namespace palimpsest

@@ -9,7 +9,7 @@ namespace {
 
 class FullPolicy final : public Policy {
  public:
-  Selector selector() const override { return Selector::kMostRecent; }
+  Selection selection() const override { return {Selector::kMostRecent}; }
   bool wants_sparsity() const override { return false; }
 
   Plan Decide(const SequenceState& /*state*/, const Observation& observation) const override {

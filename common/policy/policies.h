@@ -16,6 +16,11 @@ absl::Status Validate(const PolicySpec& spec);
 
 // REQUIRES of each: Validate(spec) is OK. InvalidArgument for what this policy alone cannot do.
 absl::StatusOr<std::unique_ptr<const Policy>> NewFullPolicy(const PolicySpec& spec);
+absl::StatusOr<std::unique_ptr<const Policy>> NewAnticipatePolicy(const PolicySpec& spec);
+absl::StatusOr<std::unique_ptr<const Policy>> NewH2oPolicy(const PolicySpec& spec);
+absl::StatusOr<std::unique_ptr<const Policy>> NewLongFlowPolicy(const PolicySpec& spec);
+absl::StatusOr<std::unique_ptr<const Policy>> NewRandomPolicy(const PolicySpec& spec);
+absl::StatusOr<std::unique_ptr<const Policy>> NewRkvPolicy(const PolicySpec& spec);
 absl::StatusOr<std::unique_ptr<const Policy>> NewThinKvPolicy(const PolicySpec& spec);
 absl::StatusOr<std::unique_ptr<const Policy>> NewWindowPolicy(const PolicySpec& spec);
 

@@ -57,13 +57,18 @@ class Policy {
  public:
   virtual ~Policy() = default;
 
-  virtual Selector selector() const = 0;
+  // Which tokens its anneals keep.
+  virtual Selection selection() const = 0;
   // Whether refreshes need attention sparsity from the worker.
   virtual bool wants_sparsity() const = 0;
+  // Whether all that follows the prompt is one segment of class R, out of which every anneal
+  // chooses, instead of one segment a window.
+  virtual bool one_segment() const { return false; }
   // Called at every group boundary, after the group has been recorded in `state`. The tokens to
   // come after a refresh belong to a new segment that `state` does not list yet, so at a refresh
   // every listed segment is an older one; otherwise the last one is still being written, and no
-  // plan touches it. A plan has at most one anneal a segment, oldest first.
+  // plan touches it (but where one_segment()). A plan has at most one anneal a segment, oldest
+  // first.
   virtual Plan Decide(const SequenceState& state, const Observation& observation) const = 0;
 };
 

@@ -29,10 +29,33 @@ PolicySpec FullSpec() {
 // Needs no statistics, so its windows only bound the length of segments, and k can be as small.
 PolicySpec WindowSpec() { return {.name = "window", .window_tokens = 64, .formats = kBf16}; }
 
+constexpr ClassFormats kNvfp4 = ClassFormats::Uniform({Format::kNvfp4, Format::kNvfp4});
+
+// Ours: often, since it costs little, so that the cache is small all the time.
+PolicySpec AnticipateSpec() {
+  return {.name = "anticipate", .window_tokens = 32, .formats = kNvfp4};
+}
+
+// Others' policies that evict and do not quantise, as their papers have them. A window is how
+// often they choose.
+PolicySpec H2oSpec() { return {.name = "h2o", .window_tokens = 16, .formats = kBf16}; }
+PolicySpec LongFlowSpec() { return {.name = "longflow", .window_tokens = 16, .formats = kBf16}; }
+PolicySpec RandomSpec() { return {.name = "random", .window_tokens = 16, .formats = kBf16}; }
+PolicySpec RkvSpec() { return {.name = "rkv", .window_tokens = 128, .formats = kBf16}; }
+
 PolicySpec ThinKvSpec() { return {.name = "thinkv"}; }
 
-constexpr std::array<Entry, 3> kEntries = {{
+constexpr std::array<Entry, 8> kEntries = {{
+    {"anticipate", NewAnticipatePolicy, AnticipateSpec,
+     "keeps what a codebook of the model's typical queries attends to most (ours)"},
     {"full", NewFullPolicy, FullSpec, "keeps every token: the baseline"},
+    {"h2o", NewH2oPolicy, H2oSpec,
+     "half the newest, half those that received most attention (H2O, arXiv 2306.14048)"},
+    {"longflow", NewLongFlowPolicy, LongFlowSpec,
+     "evicts a token a step by attention x norm of its value (LongFlow, arXiv 2603.11504)"},
+    {"random", NewRandomPolicy, RandomSpec, "keeps tokens drawn at random: a control"},
+    {"rkv", NewRkvPolicy, RkvSpec,
+     "importance to the newest queries against redundancy (R-KV, arXiv 2505.24133)"},
     {"thinkv", NewThinKvPolicy, ThinKvSpec,
      "precision and eviction by the kind of thought (ThinKV, arXiv 2510.01290)"},
     {"window", NewWindowPolicy, WindowSpec, "keeps the prompt and the most recent tokens"},

@@ -97,7 +97,7 @@ class ThinKvPolicy final : public Policy {
  public:
   explicit ThinKvPolicy(PolicySpec spec) : spec_(std::move(spec)) {}
 
-  Selector selector() const override { return Selector::kKMeansMedoids; }
+  Selection selection() const override { return {Selector::kKMeansMedoids}; }
   bool wants_sparsity() const override { return IsCalibrated(spec_); }
 
   Plan Decide(const SequenceState& state, const Observation& observation) const override {

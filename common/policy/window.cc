@@ -15,7 +15,7 @@ class WindowPolicy final : public Policy {
  public:
   explicit WindowPolicy(uint32_t budget_tokens) : budget_tokens_(budget_tokens) {}
 
-  Selector selector() const override { return Selector::kMostRecent; }
+  Selection selection() const override { return {Selector::kMostRecent}; }
   bool wants_sparsity() const override { return false; }
 
   Plan Decide(const SequenceState& state, const Observation& observation) const override {

@@ -9,17 +9,10 @@
 #include "kernels/cpu/kmeans.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/tile.h"
+#include "kernels/cpu/token_scores.h"
 
 namespace palimpsest {
 namespace {
-
-// A live token of the segment in one lane.
-struct LiveToken {
-  uint32_t position = 0;
-  uint32_t page = 0;  // index into the class's block table
-  int slot = 0;
-};
-using LaneTokens = std::vector<LiveToken>;  // ascending positions
 
 struct Segment {
   const PoolMemory& memory;
@@ -75,6 +68,20 @@ void GatherKeys(const Segment& segment, int layer, int kv_head, const LaneTokens
   }
 }
 
+// The `keep` best, ascending: the `recent` newest, then by score; of equal ones the earlier.
+std::vector<uint32_t> BestTokens(absl::Span<const float> scores, uint32_t keep, uint32_t recent) {
+  const auto tokens = static_cast<uint32_t>(scores.size());
+  recent = std::min(recent, keep);
+  std::vector<uint32_t> order(tokens);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end() - recent,
+                   [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
+  std::rotate(order.begin(), order.end() - recent, order.end());
+  order.resize(keep);
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
 bool SamePositions(const LaneTokens& a, const LaneTokens& b) {
   return std::equal(
       a.begin(), a.end(), b.begin(), b.end(),
@@ -106,19 +113,18 @@ void AnnealLayer(const Segment& segment, int layer) {
   const bool same = std::all_of(heads.begin(), heads.end(), [&](const LaneTokens& tokens) {
     return SamePositions(tokens, heads[0]);
   });
-  const bool medoids = segment.order.selector == Selector::kKMeansMedoids && keep > 0;
+  const bool medoids = segment.order.selection.selector == Selector::kKMeansMedoids && keep > 0;
   if (medoids && same && heads[0].size() > keep) {
     return KeepMedoids(segment, layer, 0, head_count, heads);
   }
   for (int h = 0; h < head_count; ++h) {
-    const auto tokens = static_cast<uint32_t>(heads[h].size());
-    if (tokens <= keep) continue;
+    if (heads[h].size() <= keep) continue;
     if (medoids) {
       KeepMedoids(segment, layer, h, h + 1, heads);
     } else {
-      std::vector<uint32_t> newest(keep);
-      std::iota(newest.begin(), newest.end(), tokens - keep);
-      Keep(segment, layer, h, heads[h], newest);
+      const std::vector<float> scores = ScoreTokens(segment.memory, segment.view, segment.order,
+                                                    {.layer = layer, .kv_head = h}, heads[h]);
+      Keep(segment, layer, h, heads[h], BestTokens(scores, keep, segment.order.selection.recent));
     }
   }
 }

@@ -54,7 +54,7 @@ absl::StatusOr<const PageEntry*> Annealer::Stage(absl::Span<const SequenceView> 
                       .first_position = order.first_position,
                       .end_position = order.end_position,
                       .keep = order.keep,
-                      .selector = order.selector});
+                      .selector = order.selection.selector});
   }
   KV_ASSIGN_OR_RETURN(const auto copied, staging->End<AnnealTask>(0, pages.count(), stream));
   return copied.pages;

@@ -23,6 +23,7 @@
 #include "services/decode/device/device.h"
 #include "services/decode/engine/engine.h"
 #include "services/decode/model/fingerprint.h"
+#include "services/decode/served_policies.h"
 #include "services/decode/server/decode_server.h"
 #include "services/decode/store_client/store_client.h"
 #include "services/decode/worker_observers.h"
@@ -72,18 +73,9 @@ struct Worker {
   std::unique_ptr<Engine> engine;
 };
 
-// The model and the backend, on what the settings say. Fills in what the worker tells of them.
-absl::Status BuildDevice(const WorkerSettings& settings, const PagePool& pool, Log* log,
-                         Worker& worker) {
-  KV_ASSIGN_OR_RETURN(Device device,
-                      NewDevice({.choice = settings.device,
-                                 .source = worker.source,
-                                 .pool_bytes = pool.capacity_bytes(),
-                                 .open_groups = settings.batch_max,
-                                 .rows_max = static_cast<int>(settings.rows_max),
-                                 .logit_rows_max = static_cast<int>(settings.batch_max),
-                                 .threads = Threads(settings),
-                                 .log = log}));
+// The model and the backend. Fills in what the worker tells of them.
+absl::Status BuildDevice(const DeviceOptions& options, Log* log, Worker& worker) {
+  KV_ASSIGN_OR_RETURN(Device device, NewDevice(options));
   if (device.why_not_cuda.empty()) {
     log->Info("device", {{"device", device.name}});
   } else {
@@ -103,14 +95,32 @@ absl::Status BuildDevice(const WorkerSettings& settings, const PagePool& pool, L
 absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* log,
                    Worker& worker) {
   KV_ASSIGN_OR_RETURN(worker.source, FindModel(settings.model, settings.synthetic_weights));
-  KV_ASSIGN_OR_RETURN(PagePool pool, PagePool::Create({.shape = worker.source.config.cache_shape(),
-                                                       .pool_bytes = settings.pool_bytes}));
-  KV_RETURN_IF_ERROR(BuildDevice(settings, pool, log, worker));
-  EngineOptions options{.batch_max = settings.batch_max,
-                        .waiting_max = settings.waiting_max,
-                        .lockstep = settings.lockstep,
-                        .lockstep_deadline = std::chrono::duration_cast<std::chrono::milliseconds>(
-                            settings.lockstep_deadline)};
+  const std::shared_ptr<const QueryCodebook> codebook = nullptr;
+  KV_ASSIGN_OR_RETURN(const ServedPolicies served,
+                      ServePolicies(settings.policies, codebook != nullptr));
+  DeviceOptions device{.choice = settings.device,
+                       .source = worker.source,
+                       .open_groups = settings.batch_max,
+                       .rows_max = static_cast<int>(settings.rows_max),
+                       .logit_rows_max = static_cast<int>(settings.batch_max),
+                       .slot_scores = served.slot_scores,
+                       .query_window = served.query_window,
+                       .codebook = codebook,
+                       .threads = Threads(settings),
+                       .log = log};
+  const CacheShape shape = BackendConfigOf(device).shape;
+  KV_ASSIGN_OR_RETURN(PagePool pool,
+                      PagePool::Create({.shape = shape, .pool_bytes = settings.pool_bytes}));
+  device.pool_bytes = pool.capacity_bytes();
+  KV_RETURN_IF_ERROR(BuildDevice(device, log, worker));
+  EngineOptions options{
+      .batch_max = settings.batch_max,
+      .waiting_max = settings.waiting_max,
+      .lockstep = settings.lockstep,
+      .lockstep_deadline =
+          std::chrono::duration_cast<std::chrono::milliseconds>(settings.lockstep_deadline),
+      .query_bytes = QueryWindowBytes(shape, worker.source.config.query_heads, served.query_window),
+      .policies = served.names};
   KV_RETURN_IF_ERROR(UseCalibration(settings, worker.source, *log, options));
   if (!settings.store.empty()) {
     worker.store_observer = NewStoreClientMetrics(metrics, log);

@@ -20,6 +20,16 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
               {"File made by `palimpsest calibrate`; by default calibration.json in the model's "
                "folder, where there is one.",
                "calibration.json"});
+  table->Text(
+      "codebook", &settings->codebook,
+      {"File of typical queries, made by `palimpsest calibrate`, for the policy anticipate; "
+       "by default queries.safetensors in the model's folder, where there is one.",
+       "queries.safetensors"});
+  table->List(
+      "policies", &settings->policies, {0, 16},
+      {"Policies that requests may name. By default those that take no memory of their own: "
+       "h2o and longflow take 4 bytes a slot and lane, rkv the newest 8 queries of a chain.",
+       "full,thinkv,rkv"});
   table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
                 {"What to compute on: auto (the first GPU where there is a usable one, else the "
                  "CPU), cpu, cuda or cuda:N.",

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/base/log.h"
 #include "common/base/settings.h"
@@ -18,6 +19,8 @@ struct WorkerSettings {
   std::string synthetic_weights;  // a known shape; empty: the model's own weights
   DeviceChoice device;
   std::string calibration;
+  std::string codebook;
+  std::vector<std::string> policies;  // empty: those that take no memory of their own
   Endpoint listen{.host = "127.0.0.1", .port = 7501};
   Endpoint metrics_listen{.host = "127.0.0.1", .port = 7502};
   std::string store;  // host:port; empty: none

@@ -180,7 +180,7 @@ TEST_F(UnequalLanes, MostRecentCountsInEachLane) {
   const AnnealOrder order{.thought = Thought::kReasoning,
                           .end_position = 16,
                           .keep = 2,
-                          .selector = Selector::kMostRecent};
+                          .selection = {Selector::kMostRecent}};
   Anneal(memory_, {&view_, 1}, {&order, 1}, team_);
   EXPECT_EQ(*memory_.lane({}, 0, 0, 0).live, 0x0003);  // positions 15, 14
   EXPECT_EQ(*memory_.lane({}, 0, 0, 1).live, 0x0030);  // positions 11, 10

@@ -75,7 +75,7 @@ std::vector<uint8_t> MakePage(PageFormat format) {
   const AnnealOrder anneal{.thought = Thought::kReasoning,
                            .end_position = 16,
                            .keep = 13,
-                           .selector = Selector::kMostRecent};
+                           .selection = {Selector::kMostRecent}};
   EXPECT_EQ(backend->Anneal({&view, 1}, {&anneal, 1}), absl::OkStatus());
   append_and_seal(2);
   std::vector<uint8_t> bytes(layout.page_bytes);

@@ -333,7 +333,7 @@ std::vector<uint32_t> ModelSequence::Survivors(const AnnealOrder& order, int lay
     }
   }
   std::vector<uint32_t> kept;
-  if (found.size() <= order.keep || order.selector == Selector::kMostRecent) {
+  if (found.size() <= order.keep || order.selection.selector == Selector::kMostRecent) {
     const size_t first = found.size() <= order.keep ? 0 : found.size() - order.keep;
     for (size_t i = first; i < found.size(); ++i) kept.push_back(found[i].position);
     return kept;

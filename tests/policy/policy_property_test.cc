@@ -21,7 +21,8 @@ uint32_t Pick(Random& random, uint32_t low, uint32_t high) {
 PolicySpec RandomSpec(Random& random, const std::string& name) {
   PolicySpec spec = *DefaultSpec(name);
   spec.window_tokens = 16 * Pick(random, 1, 8);
-  spec.budget_tokens = spec.window_tokens + Pick(random, 0, 600);
+  spec.budget_tokens = 16 + spec.window_tokens + Pick(random, 0, 600);
+  if (name == "longflow") spec.window_tokens = 16;  // it takes no other
   if (random() % 4 != 0) {
     spec.retention.clear();
     for (uint32_t keep = Pick(random, 8, 96); keep > 0; keep /= Pick(random, 2, 3)) {
@@ -48,14 +49,15 @@ class Life {
   void Live(uint32_t groups) {
     for (uint32_t i = 0; i < groups && !testing::Test::HasFatalFailure(); ++i) {
       const uint32_t in_window = i % (spec_.window_tokens / 16);
-      Group(in_window == 0, in_window + 1 == spec_.window_tokens / 16);
+      Group(in_window == 0 && !policy_->one_segment(), in_window + 1 == spec_.window_tokens / 16);
     }
   }
 
  private:
   void Group(bool starts_window, bool refresh) {
     // Late plans of an asynchronous worker: now and then the label changes inside the window.
-    if (random_() % 16 == 0) label_ = kThoughts[random_() % kThoughtCount];
+    if (random_() % 16 == 0 && !policy_->one_segment())
+      label_ = kThoughts[random_() % kThoughtCount];
     RecordSealed(state_, {.token_count = 16, .label = label_, .starts_window = starts_window});
     ASSERT_TRUE(Validate(state_).ok());
 
@@ -93,6 +95,7 @@ class Life {
       EXPECT_TRUE(anneal.keep < segment->live_count || anneal.demotions > segment->demotions)
           << "an order that does nothing";
       EXPECT_TRUE(refresh || segment != state_.segments.end() - 1) << "it is being written";
+      EXPECT_TRUE(!policy_->one_segment() || refresh) << "chooses at the end of a window only";
     }
   }
 
@@ -119,6 +122,17 @@ class Life {
     if (spec_.name == "window") {
       const uint32_t written = state_.sealed_tokens() - state_.pinned_tokens();
       EXPECT_EQ(state_.live_tokens(), std::min(written, spec_.budget_tokens)) << "exact";
+      return;
+    }
+    if (policy_->one_segment()) {
+      EXPECT_LE(state_.segments.size(), 2u) << "the prompt and the rest";
+      const uint32_t written = state_.sealed_tokens() - state_.pinned_tokens();
+      // LongFlow makes room for the next group; the others take it up to the next window's end.
+      const uint32_t target = spec_.budget_tokens - (spec_.name == "longflow" ? 16 : 0);
+      if (refresh) {
+        EXPECT_EQ(state_.live_tokens(), std::min(written, target));
+      }
+      EXPECT_LE(state_.live_tokens(), target + spec_.window_tokens);
       return;
     }
     if (state_.live_tokens() <= spec_.budget_tokens) return;

@@ -15,7 +15,8 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 TEST(Registry, EveryNameHasADefaultThatWorks) {
-  EXPECT_THAT(PolicyNames(), ElementsAre("full", "thinkv", "window"));
+  EXPECT_THAT(PolicyNames(), ElementsAre("anticipate", "full", "h2o", "longflow", "random", "rkv",
+                                         "thinkv", "window"));
   for (const std::string& name : PolicyNames()) {
     const absl::StatusOr<PolicySpec> spec = DefaultSpec(name);
     ASSERT_TRUE(spec.ok());
@@ -31,7 +32,8 @@ TEST(Registry, UnknownNameIsAnsweredWithTheNames) {
   const absl::Status status = NewPolicy(spec).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(std::string(status.message()),
-            "policy 'thinkv2': expected one of full, thinkv, window");
+            "policy 'thinkv2': expected one of anticipate, full, h2o, longflow, random, rkv, "
+            "thinkv, window");
   EXPECT_EQ(DefaultSpec("thinkv2").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(PolicyDescription("").status().code(), absl::StatusCode::kNotFound);
 }

@@ -95,11 +95,15 @@ absl::StatusOr<ModelSource> FindModel(const std::string& folder, const std::stri
 }
 
 BackendConfig BackendConfigOf(const DeviceOptions& options) {
-  return {.shape = options.source.config.cache_shape(),
+  CacheShape shape = options.source.config.cache_shape();
+  shape.slot_scores = options.slot_scores;
+  return {.shape = shape,
           .query_heads = options.source.config.query_heads,
           .pool_bytes = options.pool_bytes,
           .open_groups = options.open_groups,
-          .rows_max = static_cast<uint32_t>(options.rows_max)};
+          .rows_max = static_cast<uint32_t>(options.rows_max),
+          .query_window = options.query_window,
+          .codebook = options.codebook};
 }
 
 absl::StatusOr<Device> NewDevice(const DeviceOptions& options) {

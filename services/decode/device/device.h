@@ -47,6 +47,10 @@ struct DeviceOptions {
   uint32_t open_groups = 0;
   int rows_max = 512;
   int logit_rows_max = 64;
+  // What policies to be served want of the backend (BackendConfig).
+  bool slot_scores = false;
+  uint32_t query_window = 0;
+  std::shared_ptr<const QueryCodebook> codebook = nullptr;
   int threads = 1;     // of the CPU
   Log* log = nullptr;  // progress of a long start; may be null
 };

@@ -45,6 +45,13 @@ void Merge(Plan& plan, const Plan& later) {
   }
 }
 
+// Leaves an anneal to the steps to come, unless there is nothing to do.
+void Delay(Chain& chain, const Anneal& anneal) {
+  const Segment* const segment = FindSegment(chain.cache->state(), anneal.first_position);
+  chain.gradual.reset();
+  if (segment->live_count > anneal.keep) chain.gradual = anneal;
+}
+
 }  // namespace
 
 BoundaryWork::BoundaryWork(const Options& options, Backend* backend, ControlPlane* control,
@@ -100,10 +107,17 @@ absl::Status BoundaryWork::Apply(absl::Span<Decided> decided) {
     // the acknowledgement then tells the store, which asks for a snapshot.
     std::vector<Anneal>& anneals = of.plan.anneals;
     const auto impossible = [&](const Anneal& anneal) {
-      const absl::StatusOr<AnnealOrder> order = chain.cache->PlanAnneal(
-          anneal, chain.policy->selector(), static_cast<uint32_t>(views.size()));
-      if (order.ok()) orders.push_back(*order);
-      return !order.ok();
+      Selection selection = chain.policy->selection();
+      if (of.at_once && IsGradual(selection.selector)) selection = {Selector::kMostRecent};
+      const absl::StatusOr<AnnealOrder> order =
+          chain.cache->PlanAnneal(anneal, selection, static_cast<uint32_t>(views.size()));
+      if (!order.ok()) return true;
+      if (IsGradual(order->selection.selector)) {
+        Delay(chain, anneal);
+      } else {
+        orders.push_back(*order);
+      }
+      return false;
     };
     anneals.erase(std::remove_if(anneals.begin(), anneals.end(), impossible), anneals.end());
     if (!anneals.empty()) views.push_back(chain.cache->view());
@@ -123,6 +137,8 @@ absl::Status BoundaryWork::Apply(absl::Span<Decided> decided) {
 absl::Status BoundaryWork::CommitPlan(Chain& chain, Plan& plan) {
   uint32_t evicted = 0;
   for (Anneal& anneal : plan.anneals) {
+    // The steps to come carry it out, and acknowledging it now is true enough: they will.
+    if (chain.gradual == anneal) continue;
     KV_ASSIGN_OR_RETURN(const uint32_t count, chain.cache->CommitAnneal(anneal));
     evicted += count;
     anneal.keep = FindSegment(chain.cache->state(), anneal.first_position)->live_count;
@@ -174,7 +190,7 @@ absl::Status BoundaryWork::MakeRoom(Chain& chain, Thought& thought) {
   absl::StatusOr<SealOrder> order = chain.cache->PlanSeal(thought, 0);
   if (!absl::IsResourceExhausted(order.status())) return order.status();
   // The pool is full. The chain's own policy first: a plan may be late.
-  Decided late{.chain = &chain, .plan = PlanLocally(chain, /*refresh=*/false)};
+  Decided late{.chain = &chain, .plan = PlanLocally(chain, /*refresh=*/false), .at_once = true};
   KV_RETURN_IF_ERROR(Apply(absl::MakeSpan(&late, 1)));
   order = chain.cache->PlanSeal(thought, 0);
   if (!absl::IsResourceExhausted(order.status())) return order.status();
@@ -189,7 +205,10 @@ absl::Status BoundaryWork::MakeRoom(Chain& chain, Thought& thought) {
   }
   ++chain.stats.pressure_reliefs;
   chain.resync = true;
-  Decided give{.chain = &chain, .plan = {.next_label = std::nullopt, .anneals = relief->anneals}};
+  Decided give{.chain = &chain,
+               .plan = {.next_label = std::nullopt, .anneals = relief->anneals},
+               .at_once = true};
+  chain.gradual.reset();  // what is left of it is no longer what was counted on
   KV_RETURN_IF_ERROR(Apply(absl::MakeSpan(&give, 1)));
   thought = relief->seal_as;
   return chain.cache->PlanSeal(thought, 0).status();
@@ -199,7 +218,7 @@ bool BoundaryWork::EndsWindow(Chain& chain) const {
   const uint32_t sealed = chain.cache->state().sealed_tokens();
   if (sealed < chain.window_start + chain.request.policy.window_tokens) return false;
   chain.window_start = sealed;
-  chain.starts_window = true;
+  chain.starts_window = !chain.policy->one_segment();
   chain.stats.timeline += Letter(chain.label)[0];
   return true;
 }

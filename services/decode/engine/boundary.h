@@ -43,6 +43,7 @@ class BoundaryWork {
     Chain* chain = nullptr;
     Plan plan;
     bool from_store = false;  // which is then told what it came to
+    bool at_once = false;     // not gradually, whatever the policy: room is wanted now
   };
   // All of them in one kernel call. Replaces each anneal by what it came to.
   absl::Status Apply(absl::Span<Decided> decided);

@@ -40,6 +40,8 @@ struct Chain {
   uint32_t window_start = 0;
   bool starts_window = true;    // the next generated token sealed is the first of a window
   std::vector<float> sparsity;  // measured in the step that ends a window
+  // An anneal that is carried out a token a step (IsGradual), inside attention.
+  std::optional<Anneal> gradual;
 
   // Control plane. Plans wait here for the chain's next group boundary.
   struct ReportTime {
@@ -62,6 +64,8 @@ struct Chain {
   uint32_t step_tokens() const;
   // Will the next step end a window of generated tokens?
   bool refreshes_next() const;
+  // What the next step's kernels are to know of it.
+  SequenceView step_view() const;
 };
 
 inline uint32_t Chain::step_tokens() const {
@@ -72,6 +76,12 @@ inline uint32_t Chain::step_tokens() const {
 inline bool Chain::refreshes_next() const {
   if (prefilling() || cache->open_count() + 1 < kGroupTokens) return false;
   return cache->token_count() + 1 >= window_start + request.policy.window_tokens;
+}
+
+inline SequenceView Chain::step_view() const {
+  SequenceView view = cache->view();
+  if (gradual.has_value() && !prefilling()) view.evict_from = gradual->first_position;
+  return view;
 }
 
 }  // namespace palimpsest

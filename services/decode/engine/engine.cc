@@ -185,7 +185,9 @@ void Engine::Admit() {
         SequenceCacheOptions{.formats = chain.request.policy.formats,
                              .open_group = free_open_groups_.back(),
                              .prompt_tokens = chain.prompt_tokens(),
-                             .reserved_pages = pages});
+                             .reserved_pages = pages,
+                             .selector = chain.policy->selection().selector,
+                             .query_bytes = options_.query_bytes});
     free_open_groups_.pop_back();
     chain.window_start = chain.prompt_tokens();
     chain.stats.prompt_tokens = chain.prompt_tokens();
@@ -216,7 +218,7 @@ absl::Status Engine::RunModel() {
     if (tokens_.size() + count > static_cast<size_t>(model_->rows_max())) continue;  // next step
     const uint32_t row = static_cast<uint32_t>(tokens_.size());
     rows_.push_back({.sequence = static_cast<uint32_t>(views_.size()), .row = row, .count = count});
-    views_.push_back(chain.cache->view());
+    views_.push_back(chain.step_view());
     stepping_.push_back(&chain);
     if (!chain.prefilling()) {
       tokens_.push_back(chain.next_token);
@@ -251,6 +253,7 @@ absl::Status Engine::CommitStep() {
       chain.prompt_done += rows_[i].count;
       working_.tokens_prefilled += rows_[i].count;
     }
+    if (views_[i].evict_from != kNoEviction) KV_RETURN_IF_ERROR(CommitEviction(chain));
     if (chain.cache->open_count() == kGroupTokens) boundary.push_back(&chain);
   }
   TakeTokens();
@@ -267,6 +270,16 @@ absl::Status Engine::CommitStep() {
   }
   // Frames hold slack beside the pages, which the sequences' own sums do not see.
   working_.used_byte_steps += held_bytes + pool_.slack_bytes();
+  return absl::OkStatus();
+}
+
+absl::Status Engine::CommitEviction(Chain& chain) {
+  const Segment* const segment = FindSegment(chain.cache->state(), chain.gradual->first_position);
+  Anneal one = *chain.gradual;
+  one.keep = std::max(one.keep, segment->live_count - 1);
+  KV_ASSIGN_OR_RETURN(const uint32_t evicted, chain.cache->CommitAnneal(one));
+  if (observer_ != nullptr) observer_->OnEvicted(evicted);
+  if (one.keep == chain.gradual->keep) chain.gradual.reset();
   return absl::OkStatus();
 }
 

@@ -41,6 +41,9 @@ struct EngineOptions {
   // The model's calibration, for requests that bring none of their own.
   std::vector<uint32_t> sparsity_layers = {};
   std::vector<float> theta = {};
+  uint64_t query_bytes = 0;  // what the queries kept of a sequence take (QueryWindowBytes)
+  // Policies that a request may name: the backend was made for them. Empty: all.
+  std::vector<std::string> policies = {};
 };
 
 class Engine {
@@ -74,6 +77,8 @@ class Engine {
   void TakeCancellations();
   void Admit();
   absl::Status RunModel();
+  // A step's attention evicted a token of the chain: an anneal that is carried out gradually.
+  absl::Status CommitEviction(Chain& chain);
   void TakeTokens();
   void ObserveKernels(double model_seconds);
   absl::Status CommitStep();

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/name.h"
 #include "common/base/status_macros.h"
 #include "services/decode/engine/engine.h"
@@ -36,6 +37,13 @@ absl::Status Engine::CheckRequest(const GenerateRequest& request) const {
       return absl::InvalidArgumentError(absl::StrCat(
           "prompt: token ", token, " is not in the vocabulary of ", config.vocab_size));
     }
+  }
+  const std::vector<std::string>& served = options_.policies;
+  if (!served.empty() &&
+      std::find(served.begin(), served.end(), request.policy.name) == served.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("policy.name: this worker does not serve '",
+                                                   request.policy.name, "'; its --policies are ",
+                                                   absl::StrJoin(served, ", ")));
   }
   for (const uint32_t layer : request.policy.sparsity_layers) {
     if (layer >= static_cast<uint32_t>(config.layers)) {

@@ -28,6 +28,8 @@ SequenceView SequenceCache::view() const {
   view.open_group = options_.open_group;
   view.open_count = open_count_;
   view.open_position = sealed_tokens_;
+  view.slot_score = SlotScoreOf(options_.selector);
+  view.keeps_queries = NeedsQueries(options_.selector);
   return view;
 }
 
@@ -84,7 +86,8 @@ std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts
   return runs;
 }
 
-absl::StatusOr<AnnealOrder> SequenceCache::PlanAnneal(const Anneal& anneal, Selector selector,
+absl::StatusOr<AnnealOrder> SequenceCache::PlanAnneal(const Anneal& anneal,
+                                                      const Selection& selection,
                                                       uint32_t view_index) const {
   const Segment* const segment = FindSegment(state_, anneal.first_position);
   if (segment == nullptr) {
@@ -99,7 +102,7 @@ absl::StatusOr<AnnealOrder> SequenceCache::PlanAnneal(const Anneal& anneal, Sele
                      .first_position = segment->first_position,
                      .end_position = segment->end_position(),
                      .keep = anneal.keep,
-                     .selector = selector};
+                     .selection = selection};
 }
 
 absl::StatusOr<uint32_t> SequenceCache::CommitAnneal(const Anneal& anneal) {
@@ -117,9 +120,13 @@ absl::StatusOr<uint32_t> SequenceCache::CommitAnneal(const Anneal& anneal) {
   return evicted;
 }
 
+uint64_t SequenceCache::QueryBytes() const {
+  return NeedsQueries(options_.selector) ? options_.query_bytes : 0;
+}
+
 void SequenceCache::Count() {
   sealed_tokens_ = state_.sealed_tokens();
-  footprint_bytes_ = open_group_bytes_ + state_.segments.size() * sizeof(Segment);
+  footprint_bytes_ = open_group_bytes_ + QueryBytes() + state_.segments.size() * sizeof(Segment);
   for (const Thought thought : kThoughts) {
     const std::vector<PageOffset>& pages = pages_[Index(thought)];
     const uint64_t page_bytes = pool_->layout(options_.formats.of(thought)).page_bytes;

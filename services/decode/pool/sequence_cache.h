@@ -24,6 +24,8 @@ struct SequenceCacheOptions {
   uint32_t open_group = 0;      // index, owned by this cache until Release
   uint32_t prompt_tokens = 0;   // positions [0, prompt_tokens) are pinned
   uint32_t reserved_pages = 0;  // of class R's format, promised by the pool at admission
+  Selector selector{};          // its policy's: what its slots carry, and whether queries are kept
+  uint64_t query_bytes = 0;     // what those take
 };
 
 class SequenceCache {
@@ -60,7 +62,7 @@ class SequenceCache {
   std::vector<SealedTokens> CommitSeal(Thought thought, bool starts_window);
 
   // The kernel order for `anneal`. NotFound / FailedPrecondition as RecordAnneal.
-  absl::StatusOr<AnnealOrder> PlanAnneal(const Anneal& anneal, Selector selector,
+  absl::StatusOr<AnnealOrder> PlanAnneal(const Anneal& anneal, const Selection& selection,
                                          uint32_t view_index) const;
   // The anneal was carried out. Pages of a format left without any live slot go back to the pool,
   // zeroed. Returns the number of tokens evicted in each lane.
@@ -79,6 +81,7 @@ class SequenceCache {
  private:
   // Returns every page in the block table of `holder`, zeroed.
   absl::Status FreePages(Thought holder);
+  uint64_t QueryBytes() const;
   // To be called wherever pages or segments have come or gone.
   void Count();
 

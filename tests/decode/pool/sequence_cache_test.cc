@@ -66,7 +66,7 @@ class SequenceCacheTest : public testing::Test {
 
   void Anneal(uint32_t first_position, uint32_t keep) {
     const palimpsest::Anneal anneal{.first_position = first_position, .keep = keep, .demotions = 1};
-    const auto order = cache_->PlanAnneal(anneal, Selector::kKMeansMedoids, 0);
+    const auto order = cache_->PlanAnneal(anneal, Selection{Selector::kKMeansMedoids}, 0);
     ASSERT_TRUE(order.ok()) << order.status();
     const SequenceView view = cache_->view();
     ASSERT_TRUE(backend_->Anneal({&view, 1}, {&*order, 1}).ok());
@@ -214,7 +214,7 @@ TEST_F(SequenceCacheTest, ThePromptIsNeverAnnealed) {
   for (int i = 0; i < kGroupTokens; ++i) Append();
   Seal(Thought::kReasoning, true);
   const auto order = cache_->PlanAnneal({.first_position = 0, .keep = 0, .demotions = 1},
-                                        Selector::kKMeansMedoids, 0);
+                                        {Selector::kKMeansMedoids}, 0);
   EXPECT_EQ(order.status().code(), absl::StatusCode::kFailedPrecondition);
 }
 

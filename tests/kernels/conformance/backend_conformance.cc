@@ -179,7 +179,7 @@ TEST_P(BackendConformance, AnnealToAtLeastTheLiveCountIsANoOp) {
   const std::vector<uint8_t> before = device().ReadPages();
   for (const Selector selector : {Selector::kKMeansMedoids, Selector::kMostRecent}) {
     for (const uint32_t keep : {16u, 17u, 1000u}) {
-      sequence.Anneal({.thought = kE, .end_position = 16, .keep = keep, .selector = selector});
+      sequence.Anneal({.thought = kE, .end_position = 16, .keep = keep, .selection = {selector}});
     }
   }
   EXPECT_EQ(device().ReadPages(), before);
@@ -235,12 +235,12 @@ TEST_P(BackendConformance, RandomHistoriesAgreeWithAPlainModel) {
       sequence.Seal(kThoughts[random.Below(3)]);
       if (random.Below(2) == 0) {
         const auto first = static_cast<uint32_t>(random.Below(sequence.next_position()));
-        sequence.Anneal(
-            {.thought = kThoughts[random.Below(3)],
-             .first_position = first,
-             .end_position = first + static_cast<uint32_t>(random.Below(64)),
-             .keep = static_cast<uint32_t>(random.Below(20)),
-             .selector = random.Below(2) == 0 ? Selector::kMostRecent : Selector::kKMeansMedoids});
+        sequence.Anneal({.thought = kThoughts[random.Below(3)],
+                         .first_position = first,
+                         .end_position = first + static_cast<uint32_t>(random.Below(64)),
+                         .keep = static_cast<uint32_t>(random.Below(20)),
+                         .selection = {random.Below(2) == 0 ? Selector::kMostRecent
+                                                            : Selector::kKMeansMedoids}});
       }
       for (const Thought thought : kThoughts) sequence.LiveCount(thought);
       if (HasFailure()) return;
@@ -444,7 +444,7 @@ TEST_P(BackendConformance, RefusesWrongOrders) {
   Refusal::Expect(backend().Seal({&good.view, 1}, {&classless, 1}), "unknown class");
   const AnnealOrder backwards{.thought = kR, .first_position = 2, .end_position = 1};
   Refusal::Expect(backend().Anneal({&good.view, 1}, {&backwards, 1}), "backward segment");
-  const AnnealOrder unknown{.thought = kR, .selector = static_cast<Selector>(9)};
+  const AnnealOrder unknown{.thought = kR, .selection = {static_cast<Selector>(9)}};
   Refusal::Expect(backend().Anneal({&good.view, 1}, {&unknown, 1}), "unknown selector");
   const std::vector<PageOffset> same = {0, 0};
   SequenceView overlapping = good.view;

@@ -76,7 +76,7 @@ TEST_P(AnnealEquality, ManySegmentsOfManySequencesAtOnce) {
              .first_position = first,
              .end_position = first + 90,
              .keep = 2 + (first / 9 + Index(thought)) % 11,
-             .selector = first % 4 == 0 ? Selector::kKMeansMedoids : Selector::kMostRecent});
+             .selection = {first % 4 == 0 ? Selector::kKMeansMedoids : Selector::kMostRecent}});
       }
     }
   }
@@ -130,7 +130,7 @@ TEST_P(AnnealEquality, TheNewestOfThousandsAndOverlapsInTurn) {
                        .first_position = first,
                        .end_position = end,
                        .keep = keep,
-                       .selector = Selector::kMostRecent};
+                       .selection = {Selector::kMostRecent}};
   };
   AnnealAndCompare(&sequence, {newest(0, end, 1500)});
   // The second sees what the first has left, the third what both have.

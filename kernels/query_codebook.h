@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// Typical queries of a model, for selectors that ask which tokens future queries will want. Made
+// once per model by `palimpsest calibrate`, read by every backend.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace palimpsest {
+
+inline constexpr uint32_t kCodebookQueriesMax = 1024;
+
+struct QueryCodebook {
+  int layers = 0;
+  int query_heads = 0;
+  int head_dim = 0;
+  uint32_t queries = 0;  // of each (layer, query head): a multiple of 16
+  // [layers][query_heads][queries][head_dim] bf16, before RoPE: what they ask for does not depend
+  // on where they stand.
+  std::vector<uint16_t> data;
+  // How the model turns a query that stands at position p: pair (c, c + head_dim / 2) by the angle
+  // p * inverse_frequencies[c], times attention_factor.
+  std::vector<float> inverse_frequencies;  // [head_dim / 2]
+  float attention_factor = 1.0f;
+};
+
+}  // namespace palimpsest
