@@ -121,6 +121,8 @@ void AnnealLayer(const Segment& segment, int layer) {
     if (heads[h].size() <= keep) continue;
     if (medoids) {
       KeepMedoids(segment, layer, h, h + 1, heads);
+    } else if (keep == 0) {
+      Keep(segment, layer, h, heads[h], {});
     } else {
       const std::vector<float> scores = ScoreTokens(segment.memory, segment.view, segment.order,
                                                     {.layer = layer, .kv_head = h}, heads[h]);
