@@ -134,20 +134,27 @@ absl::Status CheckOrders(const PoolLayout& pool, absl::Span<const SequenceView> 
   return CheckPagesDisjoint(pool, written);
 }
 
-absl::Status CheckSelection(const BackendConfig& config, const AnnealOrder& order) {
+absl::Status CheckSelection(const BackendConfig& config, const SequenceView& view,
+                            const Selection& selection) {
   const auto missing = [](const char* what) {
     return absl::FailedPreconditionError(
         absl::StrCat("this backend was made without ", what, ", which the selector wants"));
   };
-  switch (order.selection.selector) {
+  switch (selection.selector) {
     case Selector::kKMeansMedoids:
+      if (selection.recent == 0) return absl::OkStatus();
+      return Invalid("k-means chooses among all tokens of a segment: none can stay as recent");
     case Selector::kMostRecent:
     case Selector::kRandom:
       return absl::OkStatus();
     case Selector::kAttentionReceived:
-      return config.shape.slot_scores ? absl::OkStatus() : missing("slot scores");
+      if (!config.shape.slot_scores) return missing("slot scores");
+      if (view.slot_score == SlotScore::kAttentionReceived) return absl::OkStatus();
+      return Invalid("a selector wants the attention received, which the sequence's slots lack");
     case Selector::kJointScore:
-      return config.query_window > 0 ? absl::OkStatus() : missing("a query window");
+      if (config.query_window == 0) return missing("a query window");
+      if (view.keeps_queries && view.open_group != kNoOpenGroup) return absl::OkStatus();
+      return Invalid("a selector wants the newest queries, and the sequence keeps none");
     case Selector::kAnticipated:
       return config.codebook != nullptr ? absl::OkStatus() : missing("a query codebook");
     case Selector::kValueAttention:
@@ -224,6 +231,7 @@ absl::Status CheckSequences(const PoolLayout& pool, absl::Span<const SequenceVie
       return Invalid("open group ", view.open_group, " with ", view.open_count,
                      " tokens; there are ", pool.config().open_groups, " open groups");
     }
+    if (view.slot_score > SlotScore::kValueNorm) return Invalid("unknown slot score");
     if (view.slot_score != SlotScore::kNone && !pool.shape().slot_scores) {
       return Invalid("a sequence wants slot scores; this backend was made without them");
     }
@@ -249,6 +257,10 @@ absl::Status CheckRows(const PoolLayout& pool, absl::Span<const SequenceView> se
     }
     if (view.open_group >= pool.config().open_groups) {
       return Invalid("sequence ", r.sequence, " has no open group");
+    }
+    if (view.evict_from != kNoEviction && r.count != 1) {
+      return Invalid("sequence ", r.sequence, " evicts by the attention of one row and adds ",
+                     r.count);
     }
     if (uint64_t{r.row} + r.count > pool.config().rows_max) {
       return Invalid("rows up to ", uint64_t{r.row} + r.count, " in a step; rows_max is ",
@@ -306,7 +318,7 @@ absl::Status CheckAnneal(const PoolLayout& pool, absl::Span<const SequenceView> 
                          absl::Span<const AnnealOrder> orders) {
   KV_RETURN_IF_ERROR(CheckOrders(pool, sequences, orders));
   for (const AnnealOrder& order : orders) {
-    KV_RETURN_IF_ERROR(CheckSelection(pool.config(), order));
+    KV_RETURN_IF_ERROR(CheckSelection(pool.config(), sequences[order.sequence], order.selection));
     if (order.first_position > order.end_position) {
       return Invalid("a segment ends before it begins");
     }

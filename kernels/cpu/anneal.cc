@@ -2,13 +2,12 @@
 #include "kernels/cpu/anneal.h"
 
 #include <algorithm>
-#include <bit>
 #include <numeric>
 #include <vector>
 
 #include "kernels/cpu/kmeans.h"
+#include "kernels/cpu/lane_tokens.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/tile.h"
 #include "kernels/cpu/token_scores.h"
 
 namespace palimpsest {
@@ -19,59 +18,27 @@ struct Segment {
   const SequenceView& view;
   const AnnealOrder& order;
 
-  LaneRef lane(uint32_t page, int layer, int kv_head) const {
-    return memory.lane(view.formats.of(order.thought), view.pages[Index(order.thought)][page],
-                       layer, kv_head);
+  ClassLane lane(int layer, int kv_head) const {
+    return {memory, view, order.thought, layer, kv_head};
   }
 };
 
-LaneTokens LiveTokens(const Segment& segment, int layer, int kv_head) {
-  LaneTokens tokens;
-  const auto pages = static_cast<uint32_t>(segment.view.pages[Index(segment.order.thought)].size());
-  for (uint32_t page = 0; page < pages; ++page) {
-    const LaneRef lane = segment.lane(page, layer, kv_head);
-    for (uint32_t live = *lane.live; live != 0; live &= live - 1) {
-      const int slot = std::countr_zero(live);
-      const uint32_t position = lane.positions[slot];
-      if (position >= segment.order.first_position && position < segment.order.end_position) {
-        tokens.push_back({position, page, slot});
-      }
-    }
-  }
-  std::sort(tokens.begin(), tokens.end(),
-            [](const LiveToken& a, const LiveToken& b) { return a.position < b.position; });
-  return tokens;
-}
-
 // Clears the live bits of all but tokens[kept...]. `kept` is ascending.
-void Keep(const Segment& segment, int layer, int kv_head, const LaneTokens& tokens,
-          absl::Span<const uint32_t> kept) {
+void Keep(const ClassLane& lane, const LaneTokens& tokens, absl::Span<const uint32_t> kept) {
   size_t next = 0;
   for (uint32_t i = 0; i < tokens.size(); ++i) {
     if (next < kept.size() && kept[next] == i) {
       ++next;
       continue;
     }
-    uint16_t* live = segment.lane(tokens[i].page, layer, kv_head).live;
+    uint16_t* const live = lane.page(tokens[i].page).live;
     *live = static_cast<uint16_t>(*live & ~(1u << tokens[i].slot));
-  }
-}
-
-// Writes the de-quantised keys of `tokens` to rows of `stride` floats.
-void GatherKeys(const Segment& segment, int layer, int kv_head, const LaneTokens& tokens,
-                float* out, size_t stride) {
-  for (const LiveToken& token : tokens) {
-    const LaneRef lane = segment.lane(token.page, layer, kv_head);
-    DequantiseSlots(lane.layout->format.k, lane.k_data(), lane.k_scales(),
-                    static_cast<uint16_t>(1u << token.slot), segment.memory.shape().head_dim, out);
-    out += stride;
   }
 }
 
 // The `keep` best, ascending: the `recent` newest, then by score; of equal ones the earlier.
 std::vector<uint32_t> BestTokens(absl::Span<const float> scores, uint32_t keep, uint32_t recent) {
   const auto tokens = static_cast<uint32_t>(scores.size());
-  recent = std::min(recent, keep);
   std::vector<uint32_t> order(tokens);
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end() - recent,
@@ -96,11 +63,11 @@ void KeepMedoids(const Segment& segment, int layer, int first, int last,
   const size_t width = dim * static_cast<size_t>(last - first);
   std::vector<float> keys(tokens * width);
   for (int h = first; h < last; ++h) {
-    GatherKeys(segment, layer, h, heads[h], keys.data() + dim * (h - first), width);
+    GatherKeys(segment.lane(layer, h), heads[h], keys.data() + dim * (h - first), width);
   }
   const std::vector<uint32_t> kept =
       KMeansMedoids(keys, tokens, static_cast<uint32_t>(width), segment.order.keep);
-  for (int h = first; h < last; ++h) Keep(segment, layer, h, heads[h], kept);
+  for (int h = first; h < last; ++h) Keep(segment.lane(layer, h), heads[h], kept);
 }
 
 void AnnealLayer(const Segment& segment, int layer) {
@@ -108,12 +75,17 @@ void AnnealLayer(const Segment& segment, int layer) {
   const uint32_t keep = segment.order.keep;
   std::vector<LaneTokens> heads;
   heads.reserve(static_cast<size_t>(head_count));
-  for (int h = 0; h < head_count; ++h) heads.push_back(LiveTokens(segment, layer, h));
+  for (int h = 0; h < head_count; ++h) {
+    heads.push_back(LiveTokens(segment.lane(layer, h), segment.order.first_position,
+                               segment.order.end_position));
+  }
 
   const bool same = std::all_of(heads.begin(), heads.end(), [&](const LaneTokens& tokens) {
     return SamePositions(tokens, heads[0]);
   });
-  const bool medoids = segment.order.selection.selector == Selector::kKMeansMedoids && keep > 0;
+  const Selector selector = segment.order.selection.selector;
+  const uint32_t recent = std::min(segment.order.selection.recent, keep);
+  const bool medoids = selector == Selector::kKMeansMedoids && keep > 0;
   if (medoids && same && heads[0].size() > keep) {
     return KeepMedoids(segment, layer, 0, head_count, heads);
   }
@@ -121,12 +93,12 @@ void AnnealLayer(const Segment& segment, int layer) {
     if (heads[h].size() <= keep) continue;
     if (medoids) {
       KeepMedoids(segment, layer, h, h + 1, heads);
-    } else if (keep == 0) {
-      Keep(segment, layer, h, heads[h], {});
     } else {
-      const std::vector<float> scores = ScoreTokens(segment.memory, segment.view, segment.order,
-                                                    {.layer = layer, .kv_head = h}, heads[h]);
-      Keep(segment, layer, h, heads[h], BestTokens(scores, keep, segment.order.selection.recent));
+      const ClassLane lane = segment.lane(layer, h);
+      const std::vector<float> scores = keep > recent
+                                            ? ScoreTokens(lane, heads[h], selector, recent)
+                                            : std::vector<float>(heads[h].size());
+      Keep(lane, heads[h], BestTokens(scores, keep, recent));
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/attention_state.h"
+#include "kernels/cpu/eviction.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/tile.h"
 
@@ -116,21 +117,47 @@ void RunPart(const Step& step, const Part& part, float* scratch) {
   }
 }
 
-// Merges parts[first, last), all of one head, into its first one and writes the outputs.
-void MergeHead(const Step& step, absl::Span<const Part> parts, float* scratch) {
+// Merges `parts`, all of one head, into the first one and writes the outputs, and of a single row
+// what its softmax came to.
+void MergeHead(const Step& step, absl::Span<const Part> parts, AttendScratch* scratch) {
   const StepRows& r = step.rows[parts[0].rows_index];
   const int dim = step.head_dim();
   const size_t stride = StateSlots{dim}.stride();
   auto* out = static_cast<float*>(step.io.out);
   for (size_t i = 0; i < step.queries(r); ++i) {
     const auto state_of = [&](const Part& part) {
-      float* values = scratch + part.states + i * stride;
+      float* values = scratch->values.data() + part.states + i * stride;
       return AttentionState{.max = values[dim], .sum = values[dim + 1], .values = values};
     };
     AttentionState whole = state_of(parts[0]);
     for (const Part& part : parts.subspan(1)) whole.Merge(state_of(part), dim);
     whole.Normalise(dim, out + step.QueryOffset(r, parts[0].kv_head, i));
+    if (r.count > 1) continue;
+    const size_t head = static_cast<size_t>(parts[0].kv_head) * step.group_heads() + i;
+    scratch->totals[size_t{parts[0].rows_index} * step.query_heads() + head] = {whole.max,
+                                                                                whole.sum};
   }
+}
+
+// What attention tells of the tokens of a sequence that adds one row.
+void JudgeTokens(const Step& step, const StepRows& r, const SoftmaxTotals* totals) {
+  const SequenceView& view = step.sequences[r.sequence];
+  const bool received = view.slot_score == SlotScore::kAttentionReceived && r.count == 1;
+  const bool evicts = view.evict_from != kNoEviction;
+  if (!received && !evicts) return;
+  const auto group = static_cast<size_t>(step.group_heads());
+  std::vector<AttendedLane> heads;
+  for (int head = 0; head < step.memory.shape().kv_heads; ++head) {
+    heads.push_back({.memory = step.memory,
+                     .view = view,
+                     .layer = step.layer,
+                     .kv_head = head,
+                     .q = static_cast<const float*>(step.io.q) + step.QueryOffset(r, head, 0),
+                     .scale = step.io.scale,
+                     .heads = {totals + head * group, group}});
+  }
+  if (evicts) return EvictLeastValued(heads);
+  for (const AttendedLane& head : heads) AddAttentionReceived(head);
 }
 
 }  // namespace
@@ -142,6 +169,7 @@ void Attend(const PoolMemory& memory, int layer, absl::Span<const SequenceView> 
   size_t floats = 0;
   const std::vector<Part> parts = PlanParts(step, &floats);
   if (scratch->values.size() < floats) scratch->values.resize(floats);
+  scratch->totals.resize(rows.size() * step.query_heads());
   float* const states = scratch->values.data();
   ParallelFor(team, static_cast<int64_t>(parts.size()),
               [&](int64_t i) { RunPart(step, parts[i], states); });
@@ -149,9 +177,12 @@ void Attend(const PoolMemory& memory, int layer, absl::Span<const SequenceView> 
   size_t first = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     if (!parts[i].with_open_group) continue;
-    MergeHead(step, absl::MakeConstSpan(parts).subspan(first, i + 1 - first), states);
+    MergeHead(step, absl::MakeConstSpan(parts).subspan(first, i + 1 - first), scratch);
     first = i + 1;
   }
+  ParallelFor(team, static_cast<int64_t>(rows.size()), [&](int64_t i) {
+    JudgeTokens(step, rows[i], &scratch->totals[i * step.query_heads()]);
+  });
 }
 
 }  // namespace palimpsest

@@ -7,6 +7,7 @@
 #include "absl/types/span.h"
 #include "common/base/task_team.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/attention_mass.h"
 #include "kernels/cpu/pool_memory.h"
 
 namespace palimpsest {
@@ -14,11 +15,13 @@ namespace palimpsest {
 // Room for partial results, kept between calls; grows to the largest step seen.
 struct AttendScratch {
   std::vector<float> values;
+  std::vector<SoftmaxTotals> totals;  // [StepRows][query_heads], of those with one row
 };
 
 // One pass over each lane's live bytes: a page lane is de-quantised once and used for all rows and
 // all query heads of its KV group. Work is cut into parts of 64 pages whatever the team's size, and
-// parts are merged in order, so the result does not depend on it.
+// parts are merged in order, so the result does not depend on it. Sequences whose slots are judged
+// by attention are gone through once more (attention_mass.h, eviction.h).
 // REQUIRES: arguments checked (checks.h).
 void Attend(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
             absl::Span<const StepRows> rows, const LayerActivations& io, TaskTeam& team,

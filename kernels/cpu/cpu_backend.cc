@@ -13,8 +13,10 @@
 #include "kernels/cpu/anneal.h"
 #include "kernels/cpu/attend.h"
 #include "kernels/cpu/checks.h"
+#include "kernels/cpu/eviction.h"
 #include "kernels/cpu/hadamard.h"
 #include "kernels/cpu/pool_memory.h"
+#include "kernels/cpu/query_window.h"
 #include "kernels/cpu/seal.h"
 #include "kernels/cpu/sparsity.h"
 
@@ -53,7 +55,10 @@ class CpuBackend final : public Backend {
     KV_RETURN_IF_ERROR(CheckInStep(layer));
     KV_RETURN_IF_ERROR(CheckQueries(memory_, rows_, io));
     if (io.out == nullptr) return absl::InvalidArgumentError("out is null");
-    palimpsest::Attend(memory_, layer, sequences_, rows_, Rotated(io), *team_, &scratch_);
+    KV_RETURN_IF_ERROR(CheckEvictions(memory_, layer, sequences_, rows_));
+    const LayerActivations rotated = Rotated(io);
+    palimpsest::Attend(memory_, layer, sequences_, rows_, rotated, *team_, &scratch_);
+    KeepQueries(memory_, layer, sequences_, rows_, rotated);
     return absl::OkStatus();
   }
 
@@ -90,7 +95,7 @@ class CpuBackend final : public Backend {
 
   absl::Status ZeroOpenGroup(uint32_t open_group) override {
     KV_RETURN_IF_ERROR(CheckOpenGroup(memory_.layout(), open_group));
-    std::memset(memory_.open_group(open_group), 0, OpenGroupBytes(memory_.shape()));
+    memory_.ZeroOpenGroup(open_group);
     return absl::OkStatus();
   }
 

@@ -32,10 +32,12 @@ absl::StatusOr<PoolMemory> PoolMemory::Allocate(const BackendConfig& config) {
   const uint64_t open_bytes = config.open_groups * uint64_t{OpenGroupBytes(config.shape)};
   memory.pool_ = AllocateZeroed(config.pool_bytes);
   memory.open_ = AllocateZeroed(open_bytes);
-  if (memory.pool_ == nullptr || memory.open_ == nullptr) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate a pool of ",
-                                                     config.pool_bytes, " bytes and ", open_bytes,
-                                                     " bytes of open groups"));
+  const uint64_t query_bytes = config.open_groups * uint64_t{memory.query_bytes()};
+  memory.queries_ = AllocateZeroed(query_bytes);
+  if (memory.pool_ == nullptr || memory.open_ == nullptr || memory.queries_ == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot allocate a pool of ", config.pool_bytes, " bytes, ", open_bytes,
+                     " bytes of open groups and ", query_bytes, " bytes of queries"));
   }
   return memory;
 }
@@ -46,6 +48,9 @@ LaneRef PoolMemory::lane(PageFormat format, PageOffset page, int layer, int kv_h
   return {.layout = &layout,
           .bytes = base + layout.LaneOffset(layer, kv_head),
           .positions = reinterpret_cast<uint32_t*>(base + layout.PositionsOffset(layer, kv_head)),
+          .scores = shape().slot_scores
+                        ? reinterpret_cast<float*>(base + layout.ScoresOffset(layer, kv_head))
+                        : nullptr,
           .live = reinterpret_cast<uint16_t*>(base + layout.MaskOffset(layer, kv_head))};
 }
 
@@ -56,6 +61,23 @@ uint16_t* PoolMemory::open_keys(uint32_t group, int layer, int kv_head) const {
 
 uint16_t* PoolMemory::open_values(uint32_t group, int layer, int kv_head) const {
   return open_keys(group, layer, kv_head) + static_cast<size_t>(kGroupTokens) * shape().head_dim;
+}
+
+float* PoolMemory::open_scores(uint32_t group, int layer, int kv_head) const {
+  if (!shape().slot_scores) return nullptr;
+  return reinterpret_cast<float*>(open_group(group) +
+                                  OpenGroupScoresOffset(shape(), layer, kv_head));
+}
+
+uint16_t* PoolMemory::queries(uint32_t group, int layer, int query_head) const {
+  const size_t head = static_cast<size_t>(layer) * config().query_heads + query_head;
+  return reinterpret_cast<uint16_t*>(queries_.get() + group * query_bytes()) +
+         head * config().query_window * shape().head_dim;
+}
+
+void PoolMemory::ZeroOpenGroup(uint32_t group) const {
+  std::memset(open_group(group), 0, OpenGroupBytes(shape()));
+  std::memset(queries_.get() + group * query_bytes(), 0, query_bytes());
 }
 
 }  // namespace palimpsest

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CPU backend's memory: one pool of pages and one array of open groups, both allocated when the
-// backend is made. Everything else in kernels/cpu borrows it.
+// The CPU backend's memory: one pool of pages, one array of open groups and one of query windows,
+// all allocated when the backend is made. Everything else in kernels/cpu borrows it.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,7 @@ struct LaneRef {
   const PageLayout* layout = nullptr;
   uint8_t* bytes = nullptr;       // K data, K scales, V data, V scales
   uint32_t* positions = nullptr;  // [16]
+  float* scores = nullptr;        // [16]; null where slots carry none
   uint16_t* live = nullptr;       // bit s: slot s holds a live token
 
   const uint8_t* k_data() const { return bytes; }
@@ -40,9 +41,11 @@ class PoolMemory {
   // [16][head_dim] bf16 of one lane of an open group: K, and V behind it.
   uint16_t* open_keys(uint32_t group, int layer, int kv_head) const;
   uint16_t* open_values(uint32_t group, int layer, int kv_head) const;
-  uint8_t* open_group(uint32_t group) const {
-    return open_.get() + group * OpenGroupBytes(shape());
-  }
+  float* open_scores(uint32_t group, int layer, int kv_head) const;  // [16]; null as in LaneRef
+  // [query_window][head_dim] bf16: the newest queries of one query head of the sequence that has
+  // this open group. That of position p lies in row p % query_window.
+  uint16_t* queries(uint32_t group, int layer, int query_head) const;
+  void ZeroOpenGroup(uint32_t group) const;  // and its queries
 
  private:
   struct Free {
@@ -51,10 +54,17 @@ class PoolMemory {
   explicit PoolMemory(const BackendConfig& config) : layout_(config) {}
   using Bytes = std::unique_ptr<uint8_t[], Free>;
   static Bytes AllocateZeroed(uint64_t bytes);
+  uint8_t* open_group(uint32_t group) const {
+    return open_.get() + group * OpenGroupBytes(shape());
+  }
+  size_t query_bytes() const {  // of one open group
+    return QueryWindowBytes(shape(), config().query_heads, config().query_window);
+  }
 
   PoolLayout layout_;
   Bytes pool_;
   Bytes open_;
+  Bytes queries_;
 };
 
 }  // namespace palimpsest

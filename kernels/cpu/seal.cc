@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/codec.h"
@@ -30,6 +31,18 @@ uint32_t DeadSlots(const PoolMemory& memory, const SequenceView& view, Thought t
   return dead;
 }
 
+// Of V as stored. In channel order.
+float ValueNorm(const LaneRef& lane, int slot) {
+  const Format format = lane.layout->format.v;
+  const int dim = lane.layout->shape.head_dim;
+  float v[kMaxHeadDim];
+  DecodeSlot(format, lane.v_data() + slot * SlotDataBytes(format, dim),
+             lane.v_scales() + slot * SlotScaleBytes(format, dim), dim, v);
+  float norm = 0.0f;
+  for (int c = 0; c < dim; ++c) norm += std::fabs(v[c]);
+  return norm;
+}
+
 // Writes one token (bf16 K and V, [head_dim]) to a dead slot.
 void WriteSlot(const LaneRef& lane, int slot, const uint16_t* k, const uint16_t* v,
                uint32_t position) {
@@ -51,14 +64,17 @@ void WriteSlot(const LaneRef& lane, int slot, const uint16_t* k, const uint16_t*
 void SealLane(const PoolMemory& memory, const SequenceView& view, Thought thought, Lane at) {
   const uint16_t* k = memory.open_keys(view.open_group, at.layer, at.kv_head);
   const uint16_t* v = memory.open_values(view.open_group, at.layer, at.kv_head);
+  const float* received = memory.open_scores(view.open_group, at.layer, at.kv_head);
   const size_t dim = static_cast<size_t>(memory.shape().head_dim);
   uint32_t token = 0;
   for (const PageOffset page : view.pages[Index(thought)]) {
     const LaneRef lane = memory.lane(view.formats.of(thought), page, at.layer, at.kv_head);
     uint32_t dead = static_cast<uint16_t>(~*lane.live);
     for (; dead != 0 && token < view.open_count; dead &= dead - 1, ++token) {
-      WriteSlot(lane, std::countr_zero(dead), k + token * dim, v + token * dim,
-                view.open_position + token);
+      const int slot = std::countr_zero(dead);
+      WriteSlot(lane, slot, k + token * dim, v + token * dim, view.open_position + token);
+      if (view.slot_score == SlotScore::kAttentionReceived) lane.scores[slot] = received[token];
+      if (view.slot_score == SlotScore::kValueNorm) lane.scores[slot] = ValueNorm(lane, slot);
     }
     if (token == view.open_count) return;
   }
@@ -77,6 +93,8 @@ void Append(const PoolMemory& memory, int layer, absl::Span<const SequenceView> 
     for (size_t h = 0; h < heads; ++h) {
       uint16_t* keys = memory.open_keys(view.open_group, layer, static_cast<int>(h));
       uint16_t* values = memory.open_values(view.open_group, layer, static_cast<int>(h));
+      float* const scores = memory.open_scores(view.open_group, layer, static_cast<int>(h));
+      if (scores != nullptr) std::fill_n(scores + view.open_count, r.count, 0.0f);
       for (uint32_t i = 0; i < r.count; ++i) {
         const size_t from = ((size_t{r.row} + i) * heads + h) * dim;
         const size_t to = (view.open_count + i) * dim;

@@ -11,14 +11,15 @@
 namespace palimpsest {
 
 // Writes the rows' K (rotated, where the configuration says so) and V behind each sequence's open
-// tokens. Infinities saturate.
+// tokens, with scores of 0. Infinities saturate.
 // REQUIRES: arguments checked (checks.h).
 void Append(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
             absl::Span<const StepRows> rows, const LayerActivations& io);
 
 // Quantises each ordered open group into the dead slots of its class's pages, in block-table and
-// slot order; sets positions and live bits; touches no other byte. FailedPrecondition, with
-// nothing changed, when a lane has fewer dead slots than there are tokens.
+// slot order; sets positions, live bits and what the sequence's slots carry (its slot_score);
+// touches no other byte. FailedPrecondition, with nothing changed, when a lane has fewer dead slots
+// than there are tokens.
 // REQUIRES: arguments checked; orders name different sequences.
 absl::Status Seal(const PoolMemory& memory, absl::Span<const SequenceView> sequences,
                   absl::Span<const SealOrder> orders, TaskTeam& team);

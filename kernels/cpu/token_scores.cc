@@ -4,28 +4,37 @@
 #include <algorithm>
 
 #include "common/base/check.h"
+#include "kernels/cpu/anticipated_score.h"
+#include "kernels/cpu/joint_score.h"
 
 namespace palimpsest {
 
-std::vector<float> ScoreTokens(const PoolMemory& /*memory*/, const SequenceView& /*view*/,
-                               const AnnealOrder& order, LaneIndex at, const LaneTokens& tokens) {
-  std::vector<float> scores(tokens.size());
-  const auto fill = [&](const auto& score) {
+std::vector<float> ScoreTokens(const ClassLane& lane, const LaneTokens& tokens, Selector selector,
+                               uint32_t recent) {
+  const auto each = [&](const auto& score) {
+    std::vector<float> scores(tokens.size());
     std::transform(tokens.begin(), tokens.end(), scores.begin(), score);
+    return scores;
   };
-  switch (order.selection.selector) {
+  switch (selector) {
     case Selector::kMostRecent:
-      fill([](const LiveToken& token) { return static_cast<float>(token.position); });
-      return scores;
+      return each([](const LiveToken& token) { return static_cast<float>(token.position); });
     case Selector::kRandom:
-      fill([&](const LiveToken& token) {
-        return static_cast<float>(RandomScore(at.layer, at.kv_head, token.position));
+      return each([&](const LiveToken& token) {
+        return static_cast<float>(RandomScore(lane.layer, lane.kv_head, token.position));
       });
-      return scores;
-    default:
-      KV_CHECK(false);
-      return scores;
+    case Selector::kAttentionReceived:
+      return each([&](const LiveToken& token) { return lane.page(token.page).scores[token.slot]; });
+    case Selector::kJointScore:
+      return JointScores(lane, tokens, recent);
+    case Selector::kAnticipated:
+      return AnticipatedScores(lane, tokens);
+    case Selector::kKMeansMedoids:   // chooses for all heads at once (kmeans.h)
+    case Selector::kValueAttention:  // works in Attend (eviction.h)
+      break;
   }
+  KV_CHECK(false);
+  return {};
 }
 
 }  // namespace palimpsest

@@ -4,24 +4,9 @@
 
 #include <vector>
 
-#include "absl/types/span.h"
-#include "kernels/backend.h"
-#include "kernels/cpu/pool_memory.h"
+#include "kernels/cpu/lane_tokens.h"
 
 namespace palimpsest {
-
-// A live token of a segment in one lane.
-struct LiveToken {
-  uint32_t position = 0;
-  uint32_t page = 0;  // index into the class's block table
-  int slot = 0;
-};
-using LaneTokens = std::vector<LiveToken>;  // ascending positions
-
-struct LaneIndex {
-  int layer = 0;
-  int kv_head = 0;
-};
 
 // What kRandom sorts by: backends agree on it. From splitmix64's finaliser.
 constexpr uint32_t RandomScore(int layer, int kv_head, uint32_t position) {
@@ -32,9 +17,11 @@ constexpr uint32_t RandomScore(int layer, int kv_head, uint32_t position) {
   return static_cast<uint32_t>((x ^ x >> 31) >> 40);  // 24 bits: exact in a float
 }
 
-// One score a token, higher is better, in the order of `tokens`.
-// REQUIRES: the backend was configured for the order's selector (checks.h).
-std::vector<float> ScoreTokens(const PoolMemory& memory, const SequenceView& view,
-                               const AnnealOrder& order, LaneIndex at, const LaneTokens& tokens);
+// One score for each of the segment's live `tokens`, higher is better. Those of the `recent`
+// newest, which stay anyway, may be anything.
+// REQUIRES: the backend was configured for the order's selector, and the sequence has what it needs
+// (checks.h); recent < tokens.size().
+std::vector<float> ScoreTokens(const ClassLane& lane, const LaneTokens& tokens, Selector selector,
+                               uint32_t recent);
 
 }  // namespace palimpsest

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a codebook of typical queries (kernels/query_codebook.h) would attend to, were they asked
+// next.
+#pragma once
+
+#include <vector>
+
+#include "kernels/cpu/lane_tokens.h"
+
+namespace palimpsest {
+
+// All queries of the codebook for the lane's query heads are turned to the position of the token
+// that comes next (then rotated as the keys are, where these are) and rounded to bf16, as the
+// queries are that a backend gets. Each attends to all live tokens in the class's pages, the pinned
+// prompt too: so what the prompt takes nobody else gets. A token's score is the largest probability
+// that any of the queries gives it. `tokens` are all live ones of a range of positions.
+std::vector<float> AnticipatedScores(const ClassLane& lane, const LaneTokens& tokens);
+
+}  // namespace palimpsest
