@@ -23,6 +23,7 @@
 #include "services/decode/device/device.h"
 #include "services/decode/engine/engine.h"
 #include "services/decode/model/fingerprint.h"
+#include "services/decode/model/query_codebook_file.h"
 #include "services/decode/served_policies.h"
 #include "services/decode/server/decode_server.h"
 #include "services/decode/store_client/store_client.h"
@@ -60,6 +61,32 @@ absl::Status UseCalibration(const WorkerSettings& settings, const ModelSource& s
   return absl::OkStatus();
 }
 
+// Null where there is none, or no policy that is served wants it.
+absl::StatusOr<std::shared_ptr<const QueryCodebook>> FindCodebook(const WorkerSettings& settings,
+                                                                  const ModelSource& source,
+                                                                  Log& log) {
+  std::string path = settings.codebook;
+  if (source.is_synthetic()) {
+    if (path.empty()) return nullptr;
+    return absl::InvalidArgumentError(
+        "codebook: random weights have none; allowed with --model only");
+  }
+  if (path.empty()) {
+    const std::vector<std::string>& wanted = settings.policies;
+    const bool is_wanted =
+        wanted.empty() || std::find(wanted.begin(), wanted.end(), "anticipate") != wanted.end();
+    path = absl::StrCat(source.folder, "/", kQueryCodebookFileName);
+    if (!is_wanted || !std::filesystem::exists(path)) return nullptr;
+  }
+  KV_ASSIGN_OR_RETURN(const std::string fingerprint, FingerprintModel(source.folder));
+  absl::StatusOr<QueryCodebookFile> file = LoadQueryCodebook(path, source.config, fingerprint);
+  if (!file.ok()) {
+    return absl::Status(file.status().code(), absl::StrCat("codebook: ", file.status().message()));
+  }
+  log.Info("codebook", {{"path", path}, {"queries", file->codebook.queries}});
+  return std::make_shared<const QueryCodebook>(std::move(file->codebook));
+}
+
 // Everything a worker is made of, in the order it is built and torn down.
 struct Worker {
   std::unique_ptr<Clock> clock = NewSteadyClock();
@@ -95,7 +122,8 @@ absl::Status BuildDevice(const DeviceOptions& options, Log* log, Worker& worker)
 absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* log,
                    Worker& worker) {
   KV_ASSIGN_OR_RETURN(worker.source, FindModel(settings.model, settings.synthetic_weights));
-  const std::shared_ptr<const QueryCodebook> codebook = nullptr;
+  KV_ASSIGN_OR_RETURN(const std::shared_ptr<const QueryCodebook> codebook,
+                      FindCodebook(settings, worker.source, *log));
   KV_ASSIGN_OR_RETURN(const ServedPolicies served,
                       ServePolicies(settings.policies, codebook != nullptr));
   DeviceOptions device{.choice = settings.device,

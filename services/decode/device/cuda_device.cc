@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/device_memory.h"
 #include "services/decode/model/cuda/cuda_model.h"
 
 namespace palimpsest {
@@ -36,6 +37,13 @@ absl::StatusOr<Device> NewCudaDevice(int index, const DeviceOptions& options) {
     KV_ASSIGN_OR_RETURN(device.model,
                         NewCudaModel(options.source.folder, model_options, backend->get()));
   }
+  device.read_activations = [stream = (*backend)->stream()](const void* from,
+                                                            absl::Span<uint8_t> out) {
+    const cudaError_t copied =
+        cudaMemcpyAsync(out.data(), from, out.size(), cudaMemcpyDeviceToHost, stream);
+    return cuda::ToStatus(copied == cudaSuccess ? cudaStreamSynchronize(stream) : copied,
+                          "copy activations");
+  };
   device.backend = *std::move(backend);
   return device;
 }

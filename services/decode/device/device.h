@@ -3,11 +3,13 @@
 // GPU.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "common/base/log.h"
 #include "kernels/backend.h"
 #include "services/decode/model/model.h"
@@ -61,6 +63,8 @@ struct Device {
   bool asynchronous = false;      // calls return before their work is done
   std::unique_ptr<Backend> backend = nullptr;
   std::unique_ptr<Model> model = nullptr;  // goes before the backend
+  // Copies what a LayerObserver is shown to host memory; it is there on return.
+  std::function<absl::Status(const void* from, absl::Span<uint8_t> out)> read_activations = nullptr;
 };
 
 // Makes both, and loads the model. `auto` is the first GPU where this build has CUDA, the GPU is

@@ -8,10 +8,11 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <system_error>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "services/decode/model/safetensors.h"
 
 namespace palimpsest {
 namespace {
@@ -46,20 +47,12 @@ absl::Status HashFile(const std::filesystem::path& path, XXH3_state_t* state) {
 }  // namespace
 
 absl::StatusOr<std::string> FingerprintModel(const std::string& folder) {
-  std::vector<std::filesystem::path> files;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
-  }
-  if (files.empty()) {
-    return absl::NotFoundError(absl::StrCat(folder, ": no .safetensors file"));
-  }
-  std::sort(files.begin(), files.end());
-  files.insert(files.begin(), std::filesystem::path(folder) / "config.json");
+  KV_ASSIGN_OR_RETURN(std::vector<std::string> files, WeightFiles(folder));
+  files.insert(files.begin(), "config.json");
   const std::unique_ptr<XXH3_state_t, FreeState> state(XXH3_createState());
   XXH3_128bits_reset(state.get());
-  for (const std::filesystem::path& path : files) {
-    if (absl::Status status = HashFile(path, state.get()); !status.ok()) return status;
+  for (const std::string& file : files) {
+    KV_RETURN_IF_ERROR(HashFile(std::filesystem::path(folder) / file, state.get()));
   }
   const XXH128_hash_t hash = XXH3_128bits_digest(state.get());
   return absl::StrCat(absl::Hex(hash.high64, absl::kZeroPad16),

@@ -9,10 +9,11 @@
 
 namespace palimpsest {
 
-// 32 hex digits: XXH3 (128 bit) over config.json and, for each safetensors file by name, its
-// size, its first and last MiB and 62 MiB-sized samples spread between them. Reading all of a
-// large model would take minutes; what is fine-tuned changes nearly every tensor.
-// NotFound when the folder has no config.json or no safetensors file.
+// 32 hex digits: XXH3 (128 bit) over config.json and, for each file of weights by name, its size,
+// its first and last MiB and 62 MiB-sized samples spread between them. Reading all of a large model
+// would take minutes; what is fine-tuned changes nearly every tensor. Other files of the folder do
+// not count: what is measured on a model may lie beside it.
+// NotFound when the folder has no config.json or no weights; InvalidArgument for a bad index.
 absl::StatusOr<std::string> FingerprintModel(const std::string& folder);
 
 }  // namespace palimpsest

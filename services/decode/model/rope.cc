@@ -98,4 +98,21 @@ void RotaryTable::Rotate(int row, int heads, float* x) const {
   }
 }
 
+void RotaryTable::Unrotate(int row, int heads, float* x) const {
+  const float* cos = &cos_[static_cast<size_t>(row) * half_dim_];
+  const float* sin = &sin_[static_cast<size_t>(row) * half_dim_];
+  // The tables hold the factor once, and Rotate has applied it once.
+  const float scale = 1.0f / (attention_factor_ * attention_factor_);
+  for (int head = 0; head < heads; ++head) {
+    float* low = x + static_cast<size_t>(head) * 2 * half_dim_;
+    float* high = low + half_dim_;
+    for (int i = 0; i < half_dim_; ++i) {
+      const float a = low[i];
+      const float b = high[i];
+      low[i] = (a * cos[i] + b * sin[i]) * scale;
+      high[i] = (b * cos[i] - a * sin[i]) * scale;
+    }
+  }
+}
+
 }  // namespace palimpsest

@@ -32,6 +32,9 @@ class RotaryTable {
   // Rotates `heads` heads of one row in place. `x` is [heads, head_dim].
   void Rotate(int row, int heads, float* x) const;
 
+  // Takes Rotate back, the attention factor too.
+  void Unrotate(int row, int heads, float* x) const;
+
  private:
   const int half_dim_;
   const float attention_factor_;

@@ -27,6 +27,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr char kMetadataKey[] = "__metadata__";
 constexpr size_t kLengthBytes = 8;
 constexpr uint64_t kHeaderBytesMax = 100u << 20;  // the bound of the reference reader
 constexpr size_t kIndexBytesMax = 64u << 20;
@@ -125,6 +126,72 @@ absl::Status CheckCoverage(std::vector<Extent> extents, uint64_t data_bytes) {
   return absl::OkStatus();
 }
 
+struct Image {
+  json header;  // an object
+  absl::Span<const uint8_t> data;
+};
+
+absl::StatusOr<Image> SplitFile(absl::Span<const uint8_t> file) {
+  static_assert(std::endian::native == std::endian::little);
+  uint64_t header_bytes = 0;
+  if (file.size() < kLengthBytes) {
+    return absl::InvalidArgumentError("safetensors: shorter than its 8-byte length");
+  }
+  std::memcpy(&header_bytes, file.data(), kLengthBytes);
+  if (header_bytes > kHeaderBytesMax || header_bytes > file.size() - kLengthBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("safetensors: header of ", header_bytes, " bytes in a file of ", file.size()));
+  }
+  const absl::string_view text(reinterpret_cast<const char*>(file.data()) + kLengthBytes,
+                               header_bytes);
+  KV_ASSIGN_OR_RETURN(json header, ParseJson(text, "safetensors header"));
+  if (!header.is_object()) return FieldError("safetensors header", header, "an object");
+  return Image{std::move(header), file.subspan(kLengthBytes + header_bytes)};
+}
+
+// What a folder's weights are: files, and the tensors that must be in them.
+struct WeightIndex {
+  std::set<std::string> files;
+  std::vector<std::string> tensors;  // empty: whatever the one file has
+};
+
+absl::StatusOr<WeightIndex> ReadIndex(const std::string& text) {
+  KV_ASSIGN_OR_RETURN(const json index, ParseJson(text, "model.safetensors.index.json"));
+  const json* map = FindField(index, "weight_map");
+  if (map == nullptr || !map->is_object()) {
+    return FieldError("weight_map", map == nullptr ? json() : *map, "an object of file names");
+  }
+  WeightIndex weights;
+  for (const auto& [name, file] : map->items()) {
+    const bool plain =
+        file.is_string() && !file.get<std::string>().empty() &&
+        file.get<std::string>().find_first_of(std::string("/\\\0", 3)) == std::string::npos;
+    if (!plain) return FieldError("weight_map", file, "a file name without folders");
+    weights.files.insert(file.get<std::string>());
+    weights.tensors.push_back(name);
+  }
+  if (weights.files.size() > kShardsMax) {
+    return absl::InvalidArgumentError(absl::StrCat("weight_map: ", weights.files.size(),
+                                                   " shards, at most ", kShardsMax, " allowed"));
+  }
+  return weights;
+}
+
+absl::StatusOr<WeightIndex> FindWeights(const std::string& folder) {
+  const std::string single = absl::StrCat(folder, "/model.safetensors");
+  std::error_code ignored;
+  if (std::filesystem::exists(single, ignored)) {
+    return WeightIndex{.files = {"model.safetensors"}, .tensors = {}};
+  }
+  const std::string index = absl::StrCat(single, ".index.json");
+  const absl::StatusOr<std::string> text = ReadWholeFile(index, kIndexBytesMax);
+  if (absl::IsNotFound(text.status())) {
+    return absl::NotFoundError(absl::StrCat("neither ", single, " nor ", index, " exists"));
+  }
+  KV_RETURN_IF_ERROR(text.status());
+  return ReadIndex(*text);
+}
+
 float HalfToFloat(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
   const uint32_t exponent = (half >> 10) & 31;
@@ -147,25 +214,12 @@ int64_t TensorView::elements() const {
 
 absl::StatusOr<std::map<std::string, TensorView, std::less<>>> ParseSafetensors(
     absl::Span<const uint8_t> file) {
-  static_assert(std::endian::native == std::endian::little);
-  uint64_t header_bytes = 0;
-  if (file.size() < kLengthBytes) {
-    return absl::InvalidArgumentError("safetensors: shorter than its 8-byte length");
-  }
-  std::memcpy(&header_bytes, file.data(), kLengthBytes);
-  if (header_bytes > kHeaderBytesMax || header_bytes > file.size() - kLengthBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("safetensors: header of ", header_bytes, " bytes in a file of ", file.size()));
-  }
-  const absl::string_view text(reinterpret_cast<const char*>(file.data()) + kLengthBytes,
-                               header_bytes);
-  const absl::Span<const uint8_t> data = file.subspan(kLengthBytes + header_bytes);
-  KV_ASSIGN_OR_RETURN(const json header, ParseJson(text, "safetensors header"));
-  if (!header.is_object()) return FieldError("safetensors header", header, "an object");
+  KV_ASSIGN_OR_RETURN(const Image image, SplitFile(file));
+  const auto& [header, data] = image;
   std::map<std::string, TensorView, std::less<>> tensors;
   std::vector<Extent> extents;
   for (const auto& [name, entry] : header.items()) {
-    if (name == "__metadata__") continue;
+    if (name == kMetadataKey) continue;
     KV_ASSIGN_OR_RETURN(TensorView view, ReadEntry(name, entry, data));
     const auto [placed, is_new] = tensors.emplace(name, std::move(view));
     KV_CHECK(is_new);  // keys of a parsed object are distinct
@@ -175,6 +229,20 @@ absl::StatusOr<std::map<std::string, TensorView, std::less<>>> ParseSafetensors(
   }
   KV_RETURN_IF_ERROR(CheckCoverage(std::move(extents), data.size()));
   return tensors;
+}
+
+absl::StatusOr<std::map<std::string, std::string>> ParseSafetensorsMetadata(
+    absl::Span<const uint8_t> file) {
+  KV_ASSIGN_OR_RETURN(const Image image, SplitFile(file));
+  std::map<std::string, std::string> metadata;
+  const json* entries = FindField(image.header, kMetadataKey);
+  if (entries == nullptr) return metadata;
+  if (!entries->is_object()) return FieldError(kMetadataKey, *entries, "an object");
+  for (const auto& [key, value] : entries->items()) {
+    if (!value.is_string()) return FieldError(key, value, "text");
+    metadata.emplace(key, value.get<std::string>());
+  }
+  return metadata;
 }
 
 void CopyAsFloat(const TensorView& tensor, absl::Span<float> out) {
@@ -192,6 +260,11 @@ void CopyAsFloat(const TensorView& tensor, absl::Span<float> out) {
                  ? std::bit_cast<float>(static_cast<uint32_t>(bits) << 16)
                  : HalfToFloat(bits);
   }
+}
+
+absl::StatusOr<std::vector<std::string>> WeightFiles(const std::string& folder) {
+  KV_ASSIGN_OR_RETURN(const WeightIndex weights, FindWeights(folder));
+  return std::vector<std::string>(weights.files.begin(), weights.files.end());
 }
 
 WeightStore::~WeightStore() {
@@ -225,48 +298,15 @@ absl::Status WeightStore::MapFile(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::Status WeightStore::OpenShards(const std::string& folder, const std::string& index_text) {
-  KV_ASSIGN_OR_RETURN(const json index, ParseJson(index_text, "model.safetensors.index.json"));
-  const json* map = FindField(index, "weight_map");
-  if (map == nullptr || !map->is_object()) {
-    return FieldError("weight_map", map == nullptr ? json() : *map, "an object of file names");
-  }
-  std::set<std::string> shards;
-  for (const auto& [name, file] : map->items()) {
-    const bool plain =
-        file.is_string() && !file.get<std::string>().empty() &&
-        file.get<std::string>().find_first_of(std::string("/\\\0", 3)) == std::string::npos;
-    if (!plain) return FieldError("weight_map", file, "a file name without folders");
-    shards.insert(file.get<std::string>());
-  }
-  if (shards.size() > kShardsMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("weight_map: ", shards.size(), " shards, at most ", kShardsMax, " allowed"));
-  }
-  for (const std::string& shard : shards) {
-    KV_RETURN_IF_ERROR(MapFile(absl::StrCat(folder, "/", shard)));
-  }
-  for (const auto& [name, file] : map->items()) {
-    if (!Has(name)) return Malformed(name, "named by the index, but in no shard");
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<std::unique_ptr<WeightStore>> WeightStore::Open(const std::string& folder) {
+  KV_ASSIGN_OR_RETURN(const WeightIndex weights, FindWeights(folder));
   std::unique_ptr<WeightStore> store(new WeightStore);
-  const std::string single = absl::StrCat(folder, "/model.safetensors");
-  std::error_code ignored;
-  if (std::filesystem::exists(single, ignored)) {
-    KV_RETURN_IF_ERROR(store->MapFile(single));
-    return store;
+  for (const std::string& file : weights.files) {
+    KV_RETURN_IF_ERROR(store->MapFile(absl::StrCat(folder, "/", file)));
   }
-  const std::string index = absl::StrCat(single, ".index.json");
-  const absl::StatusOr<std::string> text = ReadWholeFile(index, kIndexBytesMax);
-  if (absl::IsNotFound(text.status())) {
-    return absl::NotFoundError(absl::StrCat("neither ", single, " nor ", index, " exists"));
+  for (const std::string& name : weights.tensors) {
+    if (!store->Has(name)) return Malformed(name, "named by the index, but in no shard");
   }
-  KV_RETURN_IF_ERROR(text.status());
-  KV_RETURN_IF_ERROR(store->OpenShards(folder, *text));
   return store;
 }
 

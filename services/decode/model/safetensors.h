@@ -34,6 +34,16 @@ struct TensorView {
 absl::StatusOr<std::map<std::string, TensorView, std::less<>>> ParseSafetensors(
     absl::Span<const uint8_t> file);
 
+// The header's free-form metadata, empty where there is none. InvalidArgument as above, and for a
+// value that is not text.
+absl::StatusOr<std::map<std::string, std::string>> ParseSafetensorsMetadata(
+    absl::Span<const uint8_t> file);
+
+// The names of the files in a folder that hold its weights, sorted: model.safetensors, or else the
+// shards that model.safetensors.index.json names. Other safetensors files are something else.
+// Errors as WeightStore::Open.
+absl::StatusOr<std::vector<std::string>> WeightFiles(const std::string& folder);
+
 // Converts all elements to float. REQUIRES: out.size() == tensor.elements(), type not kOther.
 void CopyAsFloat(const TensorView& tensor, absl::Span<float> out);
 
@@ -65,7 +75,6 @@ class WeightStore {
 
   WeightStore() = default;
   absl::Status MapFile(const std::string& path);
-  absl::Status OpenShards(const std::string& folder, const std::string& index_text);
 
   std::vector<Mapping> mappings_;
   std::map<std::string, TensorView, std::less<>> tensors_;
