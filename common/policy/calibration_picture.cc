@@ -10,11 +10,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "common/base/svg.h"
 
 namespace palimpsest {
 namespace {
+
+using svg::Box;
+using svg::Line;
+using svg::Text;
 
 // Pixels.
 constexpr double kWidth = 1000;
@@ -29,8 +33,6 @@ constexpr size_t kPanelsMax = 8;
 constexpr size_t kNearestMax = 4;        // panels when no layer was chosen
 constexpr size_t kWarningColumns = 150;  // letters in a line of the warning
 
-constexpr char kText[] = "#1f2933";
-constexpr char kSoftText[] = "#52606d";
 constexpr char kCurve[] = "#102a43";
 constexpr char kPlain[] = "#9fb3c8";
 
@@ -43,35 +45,6 @@ struct Kind {
 constexpr std::array<Kind, 3> kKinds = {{{"E", "execution (dense)", "#0072b2"},
                                          {"R", "reasoning", "#e69f00"},
                                          {"T", "transition (sparse)", "#009e73"}}};
-
-std::string Escape(absl::string_view text) {
-  return absl::StrReplaceAll(text,
-                             {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
-}
-
-struct TextStyle {
-  int size = 12;
-  const char* colour = kSoftText;
-  const char* anchor = "start";
-  const char* weight = "normal";
-};
-
-std::string Text(double x, double y, absl::string_view text, const TextStyle& style = {}) {
-  return absl::StrFormat(
-      "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%d\" fill=\"%s\" text-anchor=\"%s\" "
-      "font-weight=\"%s\">%s</text>\n",
-      x, y, style.size, style.colour, style.anchor, style.weight, Escape(text));
-}
-
-std::string Box(double x, double y, double width, double height, absl::string_view look) {
-  return absl::StrFormat("<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" %s/>\n", x, y,
-                         width, height, look);
-}
-
-std::string Line(double x1, double y1, double x2, double y2, absl::string_view look) {
-  return absl::StrFormat("<line x1=\"%.2f\" y1=\"%.2f\" x2=\"%.2f\" y2=\"%.2f\" %s/>\n", x1, y1, x2,
-                         y2, look);
-}
 
 // The layers to show: L*, or else those with most three-mode and then two-mode prompts.
 std::vector<uint32_t> LayersToShow(const Calibration& c) {
@@ -154,7 +127,7 @@ class Panel {
             : absl::StrFormat("3 modes in %d %% of prompts · valley depth %.2f",
                               std::lround(layer_.three_mode_share * 100.0), layer_.valley_depth);
     return Text(left_, top_ - 12, absl::StrCat("Layer ", number_),
-                {.size = 15, .colour = kText, .weight = "bold"}) +
+                {.size = 15, .colour = svg::kInk, .weight = "bold"}) +
            Text(left_ + kPanelWidth, top_ - 12, facts, {.size = 11, .anchor = "end"});
   }
 
@@ -204,15 +177,15 @@ class Panel {
     std::string out;
     for (const float theta : c_.theta) {
       if (theta < range_.low || theta > range_.high) continue;
-      out += Line(
-          X(theta), top_, X(theta), Bottom(),
-          absl::StrFormat("stroke=\"%s\" stroke-width=\"1.6\" stroke-dasharray=\"5 4\"", kText));
+      out += Line(X(theta), top_, X(theta), Bottom(),
+                  absl::StrFormat("stroke=\"%s\" stroke-width=\"1.6\" stroke-dasharray=\"5 4\"",
+                                  svg::kInk));
     }
     return out;
   }
 
   std::string Axes() const {
-    const std::string look = absl::StrFormat("stroke=\"%s\" stroke-width=\"1\"", kSoftText);
+    const std::string look = absl::StrFormat("stroke=\"%s\" stroke-width=\"1\"", svg::kSoftInk);
     std::string out = Line(left_, Bottom(), left_ + kPanelWidth, Bottom(), look) +
                       Line(left_, top_, left_, Bottom(), look);
     const double width = range_.high - range_.low;
@@ -237,9 +210,7 @@ class Panel {
                 {.anchor = "middle"});
     const double x = left_ - 42;
     const double y = top_ + kPanelHeight / 2;
-    absl::StrAppendFormat(&out, "<g transform=\"rotate(-90 %.1f %.1f)\">%s</g>\n", x, y,
-                          Text(x, y, "density", {.anchor = "middle"}));
-    return out;
+    return out + svg::UprightText(x, y, "density", {.anchor = "middle"});
   }
 
   const Calibration& c_;
@@ -256,7 +227,7 @@ std::string Legend(const Calibration& c, double y) {
   std::string out;
   double x = kPanelLeft;
   const auto entry = [&](const std::string& mark, const std::string& text) {
-    absl::StrAppend(&out, mark, Text(x + 24, y, text, {.colour = kText}));
+    absl::StrAppend(&out, mark, Text(x + 24, y, text, {.colour = svg::kInk}));
     x += 38 + 6.6 * static_cast<double>(text.size());
   };
   const auto bar = [&](const char* colour) {
@@ -274,7 +245,7 @@ std::string Legend(const Calibration& c, double y) {
         "mean density over prompts");
   if (!c.theta.empty()) {
     entry(stroke(absl::StrFormat("stroke=\"%s\" stroke-width=\"1.6\" stroke-dasharray=\"5 4\"",
-                                 kText)),
+                                 svg::kInk)),
           absl::StrFormat("thresholds %.3f and %.3f", c.theta[0], c.theta[1]));
   }
   return out;
@@ -303,16 +274,11 @@ std::string DrawCalibration(const Calibration& calibration, absl::string_view mo
   const double panels_top = kHeader + 16 * static_cast<double>(warning.size());
   const double height = panels_top + rows * kRowStep + 6;
 
-  std::string out = absl::StrFormat(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" "
-      "viewBox=\"0 0 %.0f %.0f\" font-family=\"DejaVu Sans, Verdana, sans-serif\">\n",
-      kWidth, height, kWidth, height);
-  out += Box(0, 0, kWidth, height, "fill=\"#ffffff\"");
   const bool one_class = calibration.theta.empty();
-  out += Text(kPanelLeft, 34,
-              one_class ? "Attention sparsity: no three kinds of thought found"
-                        : "Attention sparsity tells three kinds of thought apart",
-              {.size = 20, .colour = kText, .weight = "bold"});
+  std::string out = Text(kPanelLeft, 34,
+                         one_class ? "Attention sparsity: no three kinds of thought found"
+                                   : "Attention sparsity tells three kinds of thought apart",
+                         {.size = 20, .colour = svg::kInk, .weight = "bold"});
   out +=
       Text(kPanelLeft, 58,
            absl::StrFormat(
@@ -329,7 +295,7 @@ std::string DrawCalibration(const Calibration& calibration, absl::string_view mo
     const double top = panels_top + kRowStep * std::floor(static_cast<double>(i) / 2.0) + kPanelTop;
     out += Panel(calibration, shown[i], range, left, top).Draw();
   }
-  return out + "</svg>\n";
+  return svg::Document(kWidth, height, out);
 }
 
 }  // namespace palimpsest
