@@ -108,6 +108,10 @@ struct RequestStats {
   # Over every plan applied, in order.
   timeline @13 :Text;
   # One letter a window: R, E or T.
+  liveTokenSteps @14 :UInt64;
+  # Live tokens of a lane, prompt and open group included, summed over the chain's steps.
+  steps @15 :UInt32;
+  liveTokensPeak @16 :UInt32;
 }
 
 struct WorkerStatus {

@@ -15,6 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr absl::string_view kShippedModel = "lab/reasoner/model";
+
 fs::path FolderOfThisProgram() {
   std::error_code error;
   const fs::path self = fs::read_symlink("/proc/self/exe", error);
@@ -56,6 +58,15 @@ absl::StatusOr<std::string> FindShipped(absl::string_view path, absl::string_vie
   return absl::NotFoundError(absl::StrCat(path, ": not found above ", Escaped(start.string()),
                                           " or here. Give ", flag,
                                           ", or set PALIMPSEST_DATA to the repository's folder"));
+}
+
+absl::StatusOr<std::string> FindModelFolder(const std::string& model) {
+  if (model.empty()) return FindShipped(kShippedModel, "--model DIR");
+  std::error_code error;
+  if (fs::is_regular_file(model + "/config.json", error)) return model;
+  return absl::NotFoundError(
+      absl::StrCat("--model ", Escaped(model),
+                   ": holds no config.json, so it is no Hugging Face folder. Try ", kShippedModel));
 }
 
 }  // namespace palimpsest::cli

@@ -17,4 +17,8 @@ absl::StatusOr<std::string> FindProgram(absl::string_view name);
 // instead of it (`flag`).
 absl::StatusOr<std::string> FindShipped(absl::string_view path, absl::string_view flag);
 
+// The Hugging Face folder that --model names, or the shipped reasoner where it names none. NotFound
+// when it is no such folder.
+absl::StatusOr<std::string> FindModelFolder(const std::string& model);
+
 }  // namespace palimpsest::cli

@@ -154,7 +154,7 @@ TEST(Arguments, HelpIsOnStdoutAndHasExamples) {
 TEST(Arguments, WrongValuesNameTheFlagAndWhatIsAllowed) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"demo", "--polcy", "full"}, "did you mean --policy?"},
-      {{"demo", "--policy", "fulll"}, "expected one of full, thinkv, window"},
+      {{"demo", "--policy", "fulll"}, "expected one of anticipate, full"},
       {{"demo", "--budget", "-1"}, "--budget: '-1' is not a number of tokens"},
       {{"demo", "--budget", "1e99"}, "is not a number of tokens"},
       {{"demo", "--budget", "2"}, "budget_tokens 2: expected 16"},

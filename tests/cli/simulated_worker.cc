@@ -57,7 +57,7 @@ struct SimulatedWorker::Chain {
   double due = 0;  // tokens that the clock allows
   uint32_t generated = 0;
   std::vector<int32_t> script;  // what it will say
-  uint64_t footprint_byte_steps = 0, full_byte_steps = 0, peak = 0;
+  uint64_t footprint_byte_steps = 0, full_byte_steps = 0, live_token_steps = 0, peak = 0;
   std::string policy, timeline;
   kj::Maybe<wire::TokenSink::Client> sink;
   kj::Promise<void> pushes = kj::READY_NOW;
@@ -134,6 +134,7 @@ void SimulatedWorker::Step(Chain& chain, double seconds) {
     tokens.push_back(chain.script[chain.generated++]);
     chain.footprint_byte_steps += chain.footprint_bytes();
     chain.full_byte_steps += chain.full_bytes();
+    chain.live_token_steps += chain.live();
     used_byte_steps_ += chain.footprint_bytes() * 104 / 100;
     full_byte_steps_ += chain.full_bytes();
     chain.peak = std::max(chain.peak, chain.footprint_bytes());
@@ -171,6 +172,9 @@ void SimulatedWorker::Push(Chain& chain, const std::vector<int32_t>& tokens, boo
       stats.setPlanLagTokensMax(16);
       stats.setPlanHash(chain.request * 0x9e3779b97f4a7c15u);
       stats.setTimeline(chain.timeline);
+      stats.setLiveTokenSteps(chain.live_token_steps);
+      stats.setSteps(chain.generated);
+      stats.setLiveTokensPeak(chain.live());
     }
     chain.pushes = chain.pushes.then([c = kj::mv(call)]() mutable { return c.send(); })
                        .eagerlyEvaluate([](kj::Exception&&) {});

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "common/base/format.h"
 #include "common/policy/policy.h"
 #include "common/rpc/messages.h"
@@ -16,6 +17,13 @@ namespace palimpsest::cli {
 
 enum class StoreLink : uint8_t { kNone = 0, kConnecting = 1, kConnected = 2 };
 enum class ChainEnd : uint8_t { kStop = 0, kLength = 1, kCancelled = 2, kError = 3, kLost = 4 };
+
+// "stop", "length", ...: for reports.
+constexpr absl::string_view Name(ChainEnd end) {
+  constexpr std::array<absl::string_view, 5> kNames = {"stop", "length", "cancelled", "error",
+                                                       "lost"};
+  return kNames[static_cast<size_t>(end)];
+}
 
 struct ModelInfo {
   std::string family;
@@ -73,10 +81,19 @@ struct WorkerStatus {
   uint64_t reregistrations = 0;
 };
 
+// How tokens are drawn. Temperature 0 is greedy, and what is below it then means nothing.
+struct Sampling {
+  float temperature = 0;
+  uint32_t top_k = 0;  // 0: no limit
+  float top_p = 1;
+  float min_p = 0;
+  uint64_t seed = 0;
+};
+
 struct ChainRequest {
   std::vector<int32_t> prompt;
   uint32_t max_new_tokens = 0;
-  uint64_t seed = 0;
+  Sampling sampling;
   PolicySpec policy;
 };
 
@@ -101,6 +118,9 @@ struct ChainStats {
   uint32_t pressure_reliefs = 0;
   uint64_t plan_hash = 0;
   std::string timeline;
+  uint64_t live_token_steps = 0;
+  uint32_t live_tokens_peak = 0;
+  uint32_t steps = 0;
 };
 
 struct ChainEvent {

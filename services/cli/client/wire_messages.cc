@@ -84,7 +84,10 @@ ChainStats ReadStats(wire::RequestStats::Reader reader) {
           .plan_lag_tokens_max = reader.getPlanLagTokensMax(),
           .pressure_reliefs = reader.getPressureReliefs(),
           .plan_hash = reader.getPlanHash(),
-          .timeline = Timeline(reader.getTimeline())};
+          .timeline = Timeline(reader.getTimeline()),
+          .live_token_steps = reader.getLiveTokenSteps(),
+          .live_tokens_peak = reader.getLiveTokensPeak(),
+          .steps = reader.getSteps()};
 }
 
 }  // namespace
@@ -155,7 +158,12 @@ void Write(const ChainRequest& request, wire::Request::Builder builder) {
   auto prompt = builder.initPrompt(request.prompt.size());
   for (size_t i = 0; i < request.prompt.size(); ++i) prompt.set(i, request.prompt[i]);
   builder.setMaxNewTokens(request.max_new_tokens);
-  builder.initSampling().setSeed(request.seed);
+  auto sampling = builder.initSampling();
+  sampling.setTemperature(request.sampling.temperature);
+  sampling.setTopK(request.sampling.top_k);
+  sampling.setTopP(request.sampling.top_p);
+  sampling.setMinP(request.sampling.min_p);
+  sampling.setSeed(request.sampling.seed);
   palimpsest::Write(request.policy, builder.initPolicy());
 }
 

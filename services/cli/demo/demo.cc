@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <memory>
 #include <utility>
 
@@ -14,62 +13,25 @@
 #include "services/cli/assets.h"
 #include "services/cli/command.h"
 #include "services/cli/demo/display.h"
-#include "services/cli/demo/fleet.h"
 #include "services/cli/demo/report.h"
 #include "services/cli/demo/settings.h"
+#include "services/cli/fleet.h"
+#include "services/cli/progress.h"
 
 namespace palimpsest::cli {
 namespace {
 
 constexpr std::chrono::milliseconds kFrameInterval{250};
-constexpr std::chrono::seconds kLineInterval{5};
-constexpr absl::string_view kShippedModel = "lab/reasoner/model";
 
-// Progress on stderr: a block redrawn in place, or a line now and then.
-class Progress {
- public:
-  Progress(const Clock* clock, bool quiet) : clock_(clock), quiet_(quiet), block_(STDERR_FILENO) {}
-
-  void Show(const DemoOutline& outline, const RunProgress& progress) {
-    if (quiet_) return;
-    const Terminal terminal = ProbeTerminal(STDERR_FILENO);
-    if (terminal.live) {
-      block_.Draw(terminal, DemoFrame(outline, progress, terminal));
-      return;
-    }
-    const Clock::Time now = clock_->Now();
-    if (now < next_line_) return;
-    next_line_ = now + kLineInterval;
-    WriteAll(STDERR_FILENO, DemoLine(progress) + "\n");
-  }
-
-  // A line that stays.
-  void Say(absl::string_view line) {
-    block_.Clear();
-    WriteAll(STDERR_FILENO, absl::StrCat(line, "\n"));
-  }
-  void Note(absl::string_view line) {
-    if (!quiet_) Say(line);
-  }
-  void End() { block_.Clear(); }
-
- private:
-  const Clock* clock_;
-  const bool quiet_;
-  LiveBlock block_;
-  Clock::Time next_line_{};
-};
-
-// The folder the tokenizer is read from, and a worker we start loads.
-absl::StatusOr<std::string> ModelFolder(const DemoSettings& settings) {
-  if (settings.model.empty()) return FindShipped(kShippedModel, "--model DIR");
-  std::error_code error;
-  if (std::filesystem::is_regular_file(settings.model + "/config.json", error)) {
-    return settings.model;
-  }
-  return absl::NotFoundError(absl::StrCat(
-      "--model ", Escaped(settings.model),
-      ": holds no config.json, so it is no Hugging Face folder. Try lab/reasoner/model"));
+FleetOptions FleetFor(const DemoSettings& settings, const std::string& model) {
+  return {.worker = settings.worker,
+          .model = model,
+          .name = "demo-worker",
+          .store = settings.store,
+          .lockstep = settings.lockstep,
+          .threads = settings.threads,
+          .pool_bytes = settings.pool_bytes,
+          .calibration = settings.calibration};
 }
 
 class Demo {
@@ -84,9 +46,9 @@ class Demo {
     const Clock::Time deadline = clock_->Now() + settings_.timeout;
     KV_ASSIGN_OR_RETURN(const std::vector<PlannedRun> planned, PlanRuns(settings_));
     KV_ASSIGN_OR_RETURN(const ProblemSet set, ChooseProblems(settings_.problems));
-    KV_ASSIGN_OR_RETURN(const std::string model, ModelFolder(settings_));
+    KV_ASSIGN_OR_RETURN(const std::string model, FindModelFolder(settings_.model));
     KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(model));
-    KV_ASSIGN_OR_RETURN(fleet_, Fleet::Start(loop_, clock_.get(), settings_, model));
+    KV_ASSIGN_OR_RETURN(fleet_, Fleet::Start(loop_, clock_.get(), FleetFor(settings_, model)));
     Introduce(set, planned);
     for (const PlannedRun& plan : planned) {
       RunOptions options{.spec = plan.spec,
@@ -139,20 +101,18 @@ class Demo {
       progress_.Say(
           absl::StrCat("warning: ", store, ". Chains go on; the worker now plans by itself."));
     }
-    progress_.Show(outline_, progress);
+    progress_.Show(
+        [&](const Terminal& terminal) { return DemoFrame(outline_, progress, terminal); },
+        [&] { return DemoLine(progress); });
     return absl::OkStatus();
   }
 
-  // The process' own last words say more than a broken connection does.
   absl::Status WithObituary(const absl::Status& status) {
     progress_.End();
-    if (absl::IsCancelled(status)) return status;
-    // The connection breaks a moment before the process can be reaped.
-    if (absl::IsUnavailable(status)) (void)loop_->Run(std::chrono::milliseconds(200));
-    const std::string obituary = fleet_->WorkerObituary();
-    if (obituary.empty()) return status;
+    const absl::Status why = fleet_->Explain(loop_, status);
+    if (!absl::IsInternal(why)) return why;
     return absl::InternalError(
-        absl::StrCat(obituary, ". ", outline_.finished.size(), " of ", outline_.labels.size(),
+        absl::StrCat(why.message(), ". ", outline_.finished.size(), " of ", outline_.labels.size(),
                      " runs were done; --problems 2 may show whether it is the load"));
   }
 

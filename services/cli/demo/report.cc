@@ -75,28 +75,12 @@ Json Number(double value) {
 
 std::string Hex(uint64_t value) { return absl::StrFormat("%016x", value); }
 
-absl::string_view EndName(ChainEnd end) {
-  switch (end) {
-    case ChainEnd::kStop:
-      return "stop";
-    case ChainEnd::kLength:
-      return "length";
-    case ChainEnd::kCancelled:
-      return "cancelled";
-    case ChainEnd::kError:
-      return "error";
-    case ChainEnd::kLost:
-      return "lost";
-  }
-  return "lost";
-}
-
 Json ChainJson(const ChainResult& chain) {
   const ChainStats& stats = chain.stats;
   return Json{
       {"id", chain.problem.id},
       {"verdict", std::string(Name(chain.verdict))},
-      {"end", std::string(EndName(chain.end))},
+      {"end", std::string(Name(chain.end))},
       {"error", chain.error.empty() ? Json(nullptr) : Json(chain.error)},
       {"tokens_prompt", stats.prompt_tokens},
       {"tokens_generated", chain.tokens.size()},

@@ -3,14 +3,13 @@
 
 #include <algorithm>
 #include <deque>
-#include <map>
-#include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
+#include "services/cli/dispatcher.h"
 
 namespace palimpsest::cli {
 namespace {
@@ -37,9 +36,19 @@ class Runner {
     }
     KV_ASSIGN_OR_RETURN(const WorkerStatus before, worker_->Status());
     start_ = clock_->Now();
-    retry_at_ = start_;
-    while (finished_ < run_.chains.size()) {
-      KV_RETURN_IF_ERROR(SubmitWhatFits());
+    dispatcher_.emplace(
+        clock_, worker_,
+        Dispatcher::Options{.count = run_.chains.size(),
+                            .in_flight = options_.batch == 0 ? run_.chains.size() : options_.batch,
+                            .request = [this](size_t i) { return RequestFor(i); },
+                            .describe =
+                                [this](size_t i) {
+                                  return absl::StrCat("problem ",
+                                                      Escaped(run_.chains[i].problem.id), " under ",
+                                                      Label(run_));
+                                }});
+    while (!dispatcher_->done()) {
+      KV_RETURN_IF_ERROR(Submit());
       KV_RETURN_IF_ERROR(loop_->Run(options_.interval));
       KV_RETURN_IF_ERROR(worker_->Alive());
       KV_ASSIGN_OR_RETURN(const WorkerStatus now, worker_->Status());
@@ -53,9 +62,10 @@ class Runner {
   }
 
  private:
-  absl::StatusOr<ChainRequest> RequestFor(const CountdownProblem& problem) const {
+  absl::StatusOr<ChainRequest> RequestFor(size_t index) const {
+    const CountdownProblem& problem = run_.chains[index].problem;
     ChainRequest request;
-    request.seed = options_.seed;
+    request.sampling.seed = options_.seed;
     request.policy = options_.spec;
     absl::StatusOr<std::vector<int32_t>> prompt =
         tokenizer_.Encode(problem.prompt, /*add_special=*/false);
@@ -76,50 +86,15 @@ class Runner {
     return request;
   }
 
-  absl::Status SubmitWhatFits() {
-    const size_t batch =
-        options_.batch == 0 ? run_.chains.size() : static_cast<size_t>(options_.batch);
-    const size_t in_flight = next_ - finished_;
-    if (next_ == run_.chains.size() || in_flight >= batch || clock_->Now() < retry_at_) {
-      return absl::OkStatus();
-    }
-    const size_t room = std::min<size_t>(batch - in_flight, limits::kRequestsPerBatchMax);
-    const size_t count = std::min(room, run_.chains.size() - next_);
-    std::vector<ChainRequest> requests;
-    for (size_t i = next_; i < next_ + count; ++i) {
-      KV_ASSIGN_OR_RETURN(ChainRequest request, RequestFor(run_.chains[i].problem));
-      requests.push_back(std::move(request));
-    }
-    KV_ASSIGN_OR_RETURN(const std::vector<ChainAdmission> admissions,
-                        worker_->Generate(requests, [inbox = inbox_](ChainEvent event) {
-                          inbox->push_back(std::move(event));
-                        }));
-    for (const ChainAdmission& admission : admissions) {
-      // One refusal for now ends the wave: the ones behind it keep their order.
-      if (!admission.admitted) return Refused(admission.refusal);
-      ChainResult& chain = run_.chains[next_];
-      chain.request = admission.request;
-      started_[admission.request] = clock_->Now();
-      by_request_[admission.request] = next_++;
-    }
+  absl::Status Submit() {
+    KV_ASSIGN_OR_RETURN(const auto submitted, dispatcher_->Submit());
+    for (const auto& [index, request] : submitted) run_.chains[index].request = request;
     return absl::OkStatus();
   }
 
-  absl::Status Refused(const Refusal& refusal) {
-    if (refusal.retry_after_ms > 0) {
-      retry_at_ = clock_->Now() + std::chrono::milliseconds(refusal.retry_after_ms);
-      return absl::OkStatus();
-    }
-    return absl::FailedPreconditionError(
-        absl::StrCat("worker refused problem ", Escaped(run_.chains[next_].problem.id), " under ",
-                     Label(run_), ": ", Escaped(ToString(refusal))));
-  }
-
-  void Take(ChainEvent event) {
-    const auto found = by_request_.find(event.request);
-    if (found == by_request_.end()) return;
-    ChainResult& chain = run_.chains[found->second];
-    if (chain.finished) return;
+  void Take(Dispatcher::Event came) {
+    ChainResult& chain = run_.chains[came.index];
+    ChainEvent& event = came.event;
     chain.tokens.insert(chain.tokens.end(), event.tokens.begin(), event.tokens.end());
     generated_ += event.tokens.size();
     if (!event.finished) return;
@@ -127,15 +102,13 @@ class Runner {
     chain.end = event.end;
     if (event.end == ChainEnd::kError) chain.error = Escaped(ToString(event.error));
     chain.stats = std::move(event.stats);
-    chain.seconds = Seconds(clock_->Now() - started_[event.request]);
+    chain.seconds = Seconds(clock_->Now() - came.submitted);
     chain.verdict =
         JudgeAnswer(chain.problem, tokenizer_.Decode(chain.tokens, /*skip_special=*/false));
-    ++finished_;
   }
 
   absl::Status Look(const WorkerStatus& worker, const ProgressHandler& on_progress) {
-    // Events may come before the admission that names them, so they are taken here.
-    for (ChainEvent& event : std::exchange(*inbox_, {})) Take(std::move(event));
+    for (Dispatcher::Event& event : dispatcher_->Take()) Take(std::move(event));
     const Clock::Time now = clock_->Now();
     run_.seconds = Seconds(now - start_);
     run_.pool_used_bytes_peak = std::max(run_.pool_used_bytes_peak, worker.pool.used_bytes);
@@ -152,9 +125,10 @@ class Runner {
                                     .tokens_expected = expected_,
                                     .tokens_per_second = rate}));
     if (now < options_.deadline) return absl::OkStatus();
-    return absl::DeadlineExceededError(absl::StrCat(
-        "the demo is not done after --timeout; ", finished_, " of ", run_.chains.size(),
-        " chains of ", Label(run_), " have ended. Give it more, or fewer --problems"));
+    return absl::DeadlineExceededError(
+        absl::StrCat("the demo is not done after --timeout; ", dispatcher_->finished(), " of ",
+                     run_.chains.size(), " chains of ", Label(run_),
+                     " have ended. Give it more, or fewer --problems"));
   }
 
   EventLoop* loop_;
@@ -163,15 +137,10 @@ class Runner {
   const Tokenizer& tokenizer_;
   const RunOptions& options_;
   RunResult run_;
-  Clock::Time start_, retry_at_;
-  size_t next_ = 0;  // the first chain that is not submitted
-  size_t finished_ = 0;
+  Clock::Time start_;
+  std::optional<Dispatcher> dispatcher_;
   uint64_t generated_ = 0;
   uint64_t expected_ = 0;
-  // Shared with the client, which may deliver after a run has failed.
-  std::shared_ptr<std::vector<ChainEvent>> inbox_ = std::make_shared<std::vector<ChainEvent>>();
-  std::map<uint64_t, size_t> by_request_;
-  std::map<uint64_t, Clock::Time> started_;
   std::deque<std::pair<double, uint64_t>> recent_;  // (seconds, tokens)
 };
 

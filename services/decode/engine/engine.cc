@@ -265,6 +265,10 @@ absl::Status Engine::CommitStep() {
     chain->stats.footprint_byte_steps += footprint;
     chain->stats.full_byte_steps += full;
     chain->stats.footprint_bytes_peak = std::max(chain->stats.footprint_bytes_peak, footprint);
+    const uint32_t live = chain->cache->live_tokens();
+    chain->stats.live_token_steps += live;
+    chain->stats.live_tokens_peak = std::max(chain->stats.live_tokens_peak, live);
+    ++chain->stats.steps;
     working_.full_byte_steps += full;
     held_bytes += footprint;
   }

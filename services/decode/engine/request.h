@@ -38,6 +38,9 @@ struct RequestStats {
   uint64_t full_byte_steps = 0;       // the same for the full bf16 cache
   uint64_t footprint_bytes_peak = 0;
   uint64_t full_bytes_end = 0;
+  uint64_t live_token_steps = 0;  // live tokens of a lane, summed over its steps
+  uint32_t live_tokens_peak = 0;
+  uint32_t steps = 0;
   uint32_t plans_applied = 0;
   uint32_t plans_local = 0;         // of them, made by the worker itself
   double plan_lag_seconds_sum = 0;  // report sent -> plan applied, over plans from the store

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -42,8 +43,9 @@ class SequenceCache {
   uint32_t open_group() const { return options_.open_group; }
   uint32_t open_count() const { return open_count_; }
   uint32_t token_count() const { return sealed_tokens_ + open_count_; }
+  // Of a lane, prompt and open group included. Cheap: asked for at every step.
   uint32_t live_tokens() const {
-    return state_.live_tokens() + state_.pinned_tokens() + open_count_;
+    return std::accumulate(live_.begin(), live_.end(), open_count_);
   }
   // The class whose block table holds `thought`'s pages: the first one of the same format. Classes
   // of one format share pages, so that a slot one of them frees is free for all.

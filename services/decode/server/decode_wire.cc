@@ -98,6 +98,9 @@ void Write(const RequestStats& stats, wire::RequestStats::Builder builder) {
   builder.setPlanLagTokensMax(stats.plan_lag_tokens_max);
   builder.setPressureReliefs(stats.pressure_reliefs);
   builder.setPlanHash(stats.plan_hash);
+  builder.setLiveTokenSteps(stats.live_token_steps);
+  builder.setSteps(stats.steps);
+  builder.setLiveTokensPeak(stats.live_tokens_peak);
   // A million tokens are 8,192 windows: the end is what fits and what matters.
   const size_t shown = std::min<size_t>(stats.timeline.size(), limits::kTextBytesMax);
   builder.setTimeline(stats.timeline.substr(stats.timeline.size() - shown));

@@ -1,24 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-// The processes of a demo: a shard and a worker as children, or none when a worker runs already.
+// The processes that a verb needs: a shard and a worker as children, or none when a worker runs
+// already.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "services/cli/child_process.h"
 #include "services/cli/client/worker_client.h"
-#include "services/cli/demo/settings.h"
 
 namespace palimpsest::cli {
+
+struct FleetOptions {
+  std::string worker;  // HOST:PORT of a running one; empty: start one
+  std::string model;   // folder that a worker which is started loads
+  std::string name;    // its name
+  bool store = true;   // with a shard
+  bool lockstep = false;
+  uint32_t threads = 0;
+  uint64_t pool_bytes = 0;
+  std::string calibration;             // empty: the model's
+  std::vector<std::string> more = {};  // further arguments of the worker
+};
 
 class Fleet {
  public:
   // Starts what is needed, waits until it listens, and connects. Errors say which process, and what
   // it said last. `loop` outlives the fleet.
   static absl::StatusOr<std::unique_ptr<Fleet>> Start(EventLoop* loop, const Clock* clock,
-                                                      const DemoSettings& settings,
-                                                      const std::string& model);
+                                                      const FleetOptions& options);
   Fleet(const Fleet&) = delete;
   Fleet& operator=(const Fleet&) = delete;
 
@@ -26,6 +38,9 @@ class Fleet {
   // What became of the store or the worker if one of them has ended; else "".
   std::string StoreObituary() { return store_ ? store_->Obituary() : ""; }
   std::string WorkerObituary() { return worker_ ? worker_->Obituary() : ""; }
+  // `status`, or, where the worker has died, what became of it: that says more than a broken
+  // connection does. Waits a moment, since the connection breaks before the process can be reaped.
+  absl::Status Explain(EventLoop* loop, const absl::Status& status);
 
  private:
   Fleet() = default;

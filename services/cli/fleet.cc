@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "services/cli/demo/fleet.h"
+#include "services/cli/fleet.h"
 
 #include <utility>
 #include <vector>
@@ -45,48 +45,53 @@ absl::StatusOr<Started> StartAndWait(EventLoop* loop, const Clock* clock, absl::
   }
 }
 
-std::vector<std::string> WorkerArguments(const DemoSettings& settings, const std::string& model,
-                                         const std::string& store) {
-  std::vector<std::string> arguments = {"--model",          model,
+std::vector<std::string> WorkerArguments(const FleetOptions& options, const std::string& store) {
+  std::vector<std::string> arguments = {"--model",          options.model,
                                         "--listen",         "127.0.0.1:0",
                                         "--metrics-listen", "127.0.0.1:0",
-                                        "--name",           "demo-worker",
+                                        "--name",           options.name,
                                         "--drain-timeout",  "0s",
-                                        "--pool-bytes",     FormatBytes(settings.pool_bytes),
-                                        "--threads",        absl::StrCat(settings.threads)};
+                                        "--pool-bytes",     FormatBytes(options.pool_bytes),
+                                        "--threads",        absl::StrCat(options.threads)};
   if (!store.empty()) arguments.insert(arguments.end(), {"--store", store});
-  if (settings.lockstep) arguments.push_back("--lockstep");
-  if (!settings.calibration.empty()) {
-    arguments.insert(arguments.end(), {"--calibration", settings.calibration});
+  if (options.lockstep) arguments.push_back("--lockstep");
+  if (!options.calibration.empty()) {
+    arguments.insert(arguments.end(), {"--calibration", options.calibration});
   }
+  arguments.insert(arguments.end(), options.more.begin(), options.more.end());
   return arguments;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Fleet>> Fleet::Start(EventLoop* loop, const Clock* clock,
-                                                    const DemoSettings& settings,
-                                                    const std::string& model) {
+                                                    const FleetOptions& options) {
   std::unique_ptr<Fleet> fleet(new Fleet);
-  std::string worker_endpoint = settings.worker;
+  std::string worker_endpoint = options.worker;
   if (worker_endpoint.empty()) {
     std::string store_endpoint;
-    if (settings.store) {
+    if (options.store) {
       KV_ASSIGN_OR_RETURN(Started store, StartAndWait(loop, clock, "palimpsest-kvstore",
                                                       {"--listen", "127.0.0.1:0",
                                                        "--metrics-listen", "127.0.0.1:0"}));
       fleet->store_ = std::move(store.process);
       store_endpoint = store.endpoint;
     }
-    KV_ASSIGN_OR_RETURN(Started worker,
-                        StartAndWait(loop, clock, "palimpsest-decode",
-                                     WorkerArguments(settings, model, store_endpoint)));
+    KV_ASSIGN_OR_RETURN(Started worker, StartAndWait(loop, clock, "palimpsest-decode",
+                                                     WorkerArguments(options, store_endpoint)));
     fleet->worker_ = std::move(worker.process);
     worker_endpoint = worker.endpoint;
   }
   KV_ASSIGN_OR_RETURN(const Endpoint endpoint, ParseEndpoint(worker_endpoint));
   KV_ASSIGN_OR_RETURN(fleet->client_, WorkerClient::Connect(loop, endpoint, kCallTimeout));
   return fleet;
+}
+
+absl::Status Fleet::Explain(EventLoop* loop, const absl::Status& status) {
+  if (absl::IsCancelled(status)) return status;
+  if (absl::IsUnavailable(status)) (void)loop->Run(std::chrono::milliseconds(200));
+  const std::string obituary = WorkerObituary();
+  return obituary.empty() ? status : absl::InternalError(obituary);
 }
 
 }  // namespace palimpsest::cli

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading files of JSON lines that somebody wrote: bounded, and told of by line.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "nlohmann/json.hpp"
+
+namespace palimpsest {
+
+// NotFound when there is none, InvalidArgument for what is no file, is too large or cannot be read.
+absl::StatusOr<std::string> ReadTextFile(const std::string& path);
+
+// Calls `take` for every line that is not blank. An error, of a line that is no JSON object, that
+// repeats a key, or of `take`, becomes InvalidArgument that begins with `path:line`.
+absl::Status ForEachObject(absl::string_view text, const std::string& path,
+                           const std::function<absl::Status(const nlohmann::json&)>& take);
+
+// A value that must be such; InvalidArgument names the key and what is expected.
+absl::StatusOr<int64_t> WholeNumber(const nlohmann::json& value, absl::string_view key, int64_t min,
+                                    int64_t max);
+absl::StatusOr<std::string> NonEmptyText(const nlohmann::json& value, absl::string_view key,
+                                         size_t bytes_max);
+
+}  // namespace palimpsest

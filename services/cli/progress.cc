@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/cli/progress.h"
+
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+
+namespace palimpsest::cli {
+namespace {
+
+constexpr std::chrono::seconds kLineInterval{5};
+
+}  // namespace
+
+Progress::Progress(const Clock* clock, bool quiet)
+    : clock_(clock), quiet_(quiet), block_(STDERR_FILENO) {}
+
+void Progress::Show(const std::function<std::vector<StyledLine>(const Terminal&)>& frame,
+                    const std::function<std::string()>& line) {
+  if (quiet_) return;
+  const Terminal terminal = ProbeTerminal(STDERR_FILENO);
+  if (terminal.live) {
+    block_.Draw(terminal, frame(terminal));
+    return;
+  }
+  const Clock::Time now = clock_->Now();
+  if (now < next_line_) return;
+  next_line_ = now + kLineInterval;
+  WriteAll(STDERR_FILENO, line() + "\n");
+}
+
+void Progress::Say(absl::string_view line) {
+  block_.Clear();
+  WriteAll(STDERR_FILENO, absl::StrCat(line, "\n"));
+}
+
+void Progress::Note(absl::string_view line) {
+  if (!quiet_) Say(line);
+}
+
+}  // namespace palimpsest::cli
