@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Teacher forcing: a model whose chains read given texts instead of writing their own.
+//
+// It stands between the engine and a real model. The engine believes that it generates: a token a
+// step through the ordinary decode path, so that policies, seals, anneals and statistics are those
+// of generation; but the token "chosen" is the text's next one, whatever the logits say. A chain is
+// known by the seed of its sampling, which nothing else needs here.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "services/decode/model/model.h"
+
+namespace palimpsest::cli {
+
+// What the model says of the token that follows `position` tokens of a chain's text.
+struct ForcedRow {
+  uint64_t chain = 0;
+  uint32_t position = 0;
+  int32_t target = 0;              // the text's token there
+  absl::Span<const float> logits;  // [vocab_size], valid during the call
+};
+
+// Gets the rows of a step, in the engine's order, on the engine's thread. An error ends the engine.
+using ForcedRowSink = std::function<absl::Status(absl::Span<const ForcedRow> rows)>;
+
+class ForcedModel final : public Model {
+ public:
+  // `model` outlives this. Without a sink no logits leave the model's device.
+  ForcedModel(Model* model, ForcedRowSink sink);
+
+  // A chain that will read `text`, which outlives the chain: the seed for its sampling.
+  uint64_t Add(absl::Span<const int32_t> text);
+
+  const ModelConfig& config() const override { return model_->config(); }
+  int rows_max() const override { return model_->rows_max(); }
+  int logit_rows_max() const override { return model_->logit_rows_max(); }
+  bool may_observe(int layer) const override { return model_->may_observe(layer); }
+  uint64_t weight_bytes() const override { return model_->weight_bytes(); }
+  absl::Status Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) override;
+  // InvalidArgument for a seed or a position that no text has.
+  absl::Status Generate(const StepBatch& batch, Backend& backend,
+                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) override;
+
+ private:
+  Model* const model_;
+  const ForcedRowSink sink_;
+  std::vector<absl::Span<const int32_t>> texts_;  // by seed
+  std::vector<float> logits_;                     // scratch, [rows, vocab_size]
+  std::vector<ForcedRow> rows_;
+};
+
+}  // namespace palimpsest::cli

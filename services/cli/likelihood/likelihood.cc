@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// `palimpsest likelihood`: runs the model in this process, and reports.
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <memory>
+#include <set>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/clock.h"
+#include "common/base/exit_codes.h"
+#include "common/base/status_macros.h"
+#include "common/base/text.h"
+#include "common/policy/calibration_file.h"
+#include "services/cli/assets.h"
+#include "services/cli/command.h"
+#include "services/cli/likelihood/report.h"
+#include "services/cli/likelihood/runner.h"
+#include "services/cli/likelihood/settings.h"
+#include "services/cli/progress.h"
+#include "services/cli/render.h"
+#include "services/decode/model/fingerprint.h"
+#include "services/decode/model/query_codebook_file.h"
+
+namespace palimpsest::cli {
+namespace {
+
+constexpr absl::string_view kShippedTexts = "lab/likelihood/texts";
+
+volatile std::sig_atomic_t g_signal = 0;
+
+void OnSignal(int number) { g_signal = number; }
+
+class Likelihood {
+ public:
+  explicit Likelihood(const LikelihoodSettings& settings)
+      : settings_(settings), clock_(NewSteadyClock()), progress_(clock_.get(), settings.quiet) {}
+
+  absl::StatusOr<std::string> Run() {
+    KV_ASSIGN_OR_RETURN(points_, MakeGrid(settings_.grid));
+    KV_RETURN_IF_ERROR(Load());
+    KV_RETURN_IF_ERROR(file_.Open(settings_.results));
+    const std::vector<LikelihoodJob> jobs = Missing();
+    tokens_to_read_ = TokensToRead(options_, jobs);
+    start_ = clock_->Now();
+    KV_RETURN_IF_ERROR(CompareCaches(
+        options_, jobs,
+        [this](const LikelihoodJob& job, const GridPoint& point, PointResult found) {
+          found.identity = IdentityOf(*job.text, point);
+          return file_.Add(found);
+        },
+        [this](uint64_t tokens) { return Show(tokens); }));
+    progress_.End();
+    return Report();
+  }
+
+ private:
+  absl::Status Load() {
+    if (settings_.model.empty()) {
+      return absl::InvalidArgumentError(
+          "--model: required, the folder of a language model; `lab/agreement/make_smollm2.sh "
+          "build/smollm2-135m` makes a small one");
+    }
+    KV_ASSIGN_OR_RETURN(options_.source, FindModel(settings_.model, ""));
+    KV_ASSIGN_OR_RETURN(fingerprint_, FingerprintModel(settings_.model));
+    options_.device = settings_.device;
+    options_.prompt_tokens = settings_.prompt_tokens;
+    options_.batch = settings_.batch;
+    options_.pool_bytes = settings_.pool_bytes;
+    options_.threads = settings_.threads > 0
+                           ? static_cast<int>(settings_.threads)
+                           : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    KV_RETURN_IF_ERROR(LoadCodebook());
+    KV_RETURN_IF_ERROR(LoadThresholds());
+    std::vector<std::string> paths = settings_.texts;
+    if (paths.empty()) {
+      KV_ASSIGN_OR_RETURN(const std::string shipped, FindShipped(kShippedTexts, "--texts DIR"));
+      paths.push_back(shipped);
+    }
+    KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(settings_.model));
+    const auto positions = static_cast<uint32_t>(options_.source.config.max_positions);
+    KV_ASSIGN_OR_RETURN(texts_, ReadTexts(paths, *tokenizer, settings_.prompt_tokens + 16,
+                                          std::min(settings_.text_tokens, positions)));
+    return absl::OkStatus();
+  }
+
+  // A file that a flag names must be there; one in the model's folder may be.
+  std::string Beside(const std::string& given, absl::string_view name) const {
+    if (!given.empty()) return given;
+    std::string path = absl::StrCat(settings_.model, "/", name);
+    return std::filesystem::exists(path) ? path : "";
+  }
+
+  bool IsWanted(absl::string_view policy) const {
+    return std::any_of(points_.begin(), points_.end(),
+                       [&](const GridPoint& point) { return point.spec.name == policy; });
+  }
+
+  absl::Status LoadCodebook() {
+    const std::string path = Beside(settings_.codebook, kQueryCodebookFileName);
+    if (path.empty() || !IsWanted("anticipate")) return absl::OkStatus();
+    KV_ASSIGN_OR_RETURN(QueryCodebookFile file,
+                        LoadQueryCodebook(path, options_.source.config, fingerprint_));
+    options_.codebook = std::make_shared<const QueryCodebook>(std::move(file.codebook));
+    KV_ASSIGN_OR_RETURN(codebook_fingerprint_, FingerprintFile(path));
+    return absl::OkStatus();
+  }
+
+  absl::Status LoadThresholds() {
+    const std::string path = Beside(settings_.calibration, "calibration.json");
+    if (path.empty() || !IsWanted("thinkv")) return absl::OkStatus();
+    KV_ASSIGN_OR_RETURN(const CalibrationFile file, LoadCalibration(path, fingerprint_));
+    options_.sparsity_layers = file.calibration.sparsity_layers;
+    options_.theta = file.calibration.theta;
+    KV_ASSIGN_OR_RETURN(calibration_fingerprint_, FingerprintFile(path));
+    return absl::OkStatus();
+  }
+
+  PointIdentity IdentityOf(const LikelihoodText& text, const GridPoint& point) const {
+    std::string aid;
+    if (point.spec.name == "anticipate") aid = codebook_fingerprint_;
+    if (point.spec.name == "thinkv") aid = calibration_fingerprint_;
+    return {.model_fingerprint = fingerprint_,
+            .text = text.name,
+            .text_fingerprint = text.fingerprint,
+            .prompt_tokens = settings_.prompt_tokens,
+            .policy = point.spec.name,
+            .window_tokens = point.spec.window_tokens,
+            .budget = point.BudgetLabel(),
+            .formats = ToString(point.spec.formats),
+            .aid = std::move(aid)};
+  }
+
+  std::vector<LikelihoodJob> Missing() const {
+    std::vector<LikelihoodJob> jobs;
+    for (const LikelihoodText& text : texts_) {
+      LikelihoodJob job{.text = &text, .points = {}};
+      for (const GridPoint& point : points_) {
+        if (file_.Find(IdentityOf(text, point)) == nullptr) job.points.push_back(&point);
+      }
+      if (!job.points.empty()) jobs.push_back(std::move(job));
+    }
+    return jobs;
+  }
+
+  absl::Status Show(uint64_t tokens) {
+    if (g_signal != 0) return absl::CancelledError("interrupted");
+    const double seconds = std::chrono::duration<double>(clock_->Now() - start_).count();
+    const auto done = static_cast<double>(tokens), all = static_cast<double>(tokens_to_read_);
+    const auto text = [&] {
+      const double left = done > 0 ? (all - done) * seconds / done : 0;
+      return absl::StrCat(HumanCount(tokens), " of ", HumanCount(tokens_to_read_), " tokens",
+                          seconds < 1 ? "" : absl::StrCat(", about ", HumanSeconds(left), " left"));
+    };
+    progress_.Show(
+        [&](const Terminal& terminal) {
+          const int room = terminal.columns - 2 - DisplayWidth(text());
+          StyledLine line =
+              Bar(done / all, std::clamp(room, 4, 32), terminal.utf8, Style::kReasoning);
+          line.push_back({Style::kPlain, absl::StrCat(" ", text())});
+          return std::vector<StyledLine>{line};
+        },
+        [&] { return absl::StrCat("likelihood: ", text()); });
+    return absl::OkStatus();
+  }
+
+  std::string Report() const {
+    std::vector<PointResult> results;
+    std::set<std::string> devices;
+    for (const GridPoint& point : points_) {
+      for (const LikelihoodText& text : texts_) {
+        const PointResult* found = file_.Find(IdentityOf(text, point));
+        if (found == nullptr) continue;
+        results.push_back(*found);
+        devices.insert(found->device);
+      }
+    }
+    const std::vector<PointFigures> figures = FiguresOf(results);
+    if (settings_.format == LikelihoodFormat::kJson) {
+      LikelihoodFacts facts{.model = settings_.model,
+                            .model_fingerprint = fingerprint_,
+                            .device = absl::StrJoin(devices, ", "),
+                            .prompt_tokens = settings_.prompt_tokens,
+                            .texts = {}};
+      for (const LikelihoodText& text : texts_) facts.texts.push_back(text.name);
+      return LikelihoodJson(facts, figures);
+    }
+    uint64_t tokens = 0;
+    for (const LikelihoodText& text : texts_) tokens += text.tokens.size();
+    return absl::StrCat(
+        settings_.model, " on ", absl::StrJoin(devices, ", "), ", ", texts_.size(), " text",
+        texts_.size() == 1 ? "" : "s", " of ", HumanCount(tokens), " tokens together\n\n",
+        LikelihoodTable(figures, ProbeTerminal(STDOUT_FILENO).columns),
+        "\nKL: of the next token's distribution against the full cache's, in nats, mean over "
+        "positions,\nthen over texts; +-: its standard error over texts. Bytes: of the full bf16 "
+        "cache's.\n");
+  }
+
+  const LikelihoodSettings& settings_;
+  std::unique_ptr<Clock> clock_;
+  LikelihoodOptions options_;
+  std::string fingerprint_, codebook_fingerprint_, calibration_fingerprint_;
+  std::vector<GridPoint> points_;
+  std::vector<LikelihoodText> texts_;
+  ResultFile file_;
+  uint64_t tokens_to_read_ = 0;
+  Clock::Time start_{};
+  Progress progress_;
+};
+
+}  // namespace
+
+int RunLikelihood(const std::vector<std::string>& arguments) {
+  LikelihoodSettings settings;
+  const auto table = NewLikelihoodTable(&settings);
+  if (const std::optional<int> code = LoadVerbSettings(arguments, table.get())) return *code;
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) std::signal(number, OnSignal);
+  absl::StatusOr<std::string> report = absl::UnknownError("");
+  {
+    Likelihood likelihood(settings);  // restores the terminal when it goes
+    report = likelihood.Run();
+  }
+  if (g_signal != 0) DieOf(g_signal);
+  if (!report.ok()) return Fail(report.status());
+  PrintResult(*report);
+  return kExitOk;
+}
+
+}  // namespace palimpsest::cli

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs texts through a model: for each one chain with the full cache and, beside it in the same
+// steps, one for every point that is wanted, all read to the text's end.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "services/cli/likelihood/grid.h"
+#include "services/cli/likelihood/results.h"
+#include "services/cli/likelihood/texts.h"
+#include "services/decode/device/device.h"
+
+namespace palimpsest::cli {
+
+struct LikelihoodOptions {
+  ModelSource source;
+  DeviceChoice device;
+  uint32_t prompt_tokens = 32;  // read at once and never evicted
+  uint32_t batch = 64;          // chains at once, the full caches' included; at least 2
+  uint64_t pool_bytes = 0;      // 0: what the batch can want
+  int threads = 1;
+  std::shared_ptr<const QueryCodebook> codebook = nullptr;
+  // The model's calibration, for thinkv; both empty: one class of thoughts.
+  std::vector<uint32_t> sparsity_layers = {};
+  std::vector<float> theta = {};
+  Log* log = nullptr;
+};
+
+// A text, and the points at which it is wanted.
+struct LikelihoodJob {
+  const LikelihoodText* text = nullptr;
+  std::vector<const GridPoint*> points;
+};
+
+// What is found of a point, but for its identity.
+using PointHandler = std::function<absl::Status(const LikelihoodJob& job, const GridPoint& point,
+                                                PointResult found)>;
+// Called after each step with the tokens read so far, of all chains. An error ends the run with it.
+using StepHandler = std::function<absl::Status(uint64_t tokens)>;
+
+// Reads every job. What has been handed over before an error stays valid. InvalidArgument names the
+// flag at fault, ResourceExhausted says that the pool is too small, DataLoss that a logit is not
+// finite.
+absl::Status CompareCaches(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs,
+                           const PointHandler& on_point, const StepHandler& on_step);
+
+// Tokens that on_step will have counted at the end.
+uint64_t TokensToRead(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs);
+
+}  // namespace palimpsest::cli

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/cli/likelihood/settings.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
+#include "common/policy/policy.h"
+
+namespace palimpsest::cli {
+namespace {
+
+std::string PolicyHelp() {
+  std::string help = "What to judge; repeat it or separate by commas.";
+  for (const std::string& name : PolicyNames()) {
+    const absl::StatusOr<std::string> text = PolicyDescription(name);
+    if (text.ok()) absl::StrAppend(&help, " ", name, ": ", *text, ".");
+  }
+  return help;
+}
+
+}  // namespace
+
+std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) {
+  auto table = std::make_unique<SettingsTable>(
+      "palimpsest likelihood",
+      "Has a model read texts from a compressed cache and, side by side, from the full one, and "
+      "says how far the two predict different next tokens.");
+  table->Section("What to compare");
+  table->List("policy", &settings->grid.policy, {1, 16}, {PolicyHelp(), "window,rkv"});
+  table->List("budget", &settings->grid.budget, {0, 64},
+              {"Tokens a policy may keep of a text, prompt apart; every policy is judged at every "
+               "budget.",
+               "256,512"});
+  table->List("bytes", &settings->grid.bytes, {0, 64},
+              {"The same in per cent of the full cache's bytes, averaged over a text.", "5,10"});
+  table->List("formats", &settings->grid.formats, {0, 16},
+              {"Precisions of the pages instead of each policy's own: bf16, fp8, nvfp4, ternary, "
+               "K/V pairs, R4E4T2. With --policy full: what precision alone costs.",
+               "fp8,nvfp4,nvfp4/ternary"});
+  table->Section("What to read");
+  table->Text("model", &settings->model,
+              {"Hugging Face folder of a language model; lab/agreement/make_smollm2.sh makes one.",
+               "build/smollm2-135m"});
+  table->List("texts", &settings->texts, {0, 1024},
+              {"Texts, or folders of .txt files; by default lab/likelihood/texts.",
+               "lab/likelihood/texts"});
+  table->Integer("text_tokens", &settings->text_tokens, {32, limits::kPositionMax},
+                 "Of each text at most so many tokens are read.");
+  table->Integer("prompt_tokens", &settings->prompt_tokens, {1, limits::kPositionMax},
+                 "Of them the first so many are the prompt, which no policy evicts.");
+  table->Text(
+      "codebook", &settings->codebook,
+      {"File of typical queries, made by `palimpsest calibrate`, for the policy anticipate; "
+       "by default queries.safetensors in the model's folder, where there is one.",
+       "queries.safetensors"});
+  table->Text("calibration", &settings->calibration,
+              {"File made by `palimpsest calibrate`, for the policy thinkv; by default "
+               "calibration.json in the model's folder, where there is one.",
+               "calibration.json"});
+  table->Section("Where to run");
+  table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
+                {"What to compute on: auto (the first GPU where there is a usable one, else the "
+                 "CPU), cpu, cuda or cuda:N.",
+                 "cuda:1"});
+  table->Integer("threads", &settings->threads, {0, 1024}, "Of the CPU; 0 takes every core.");
+  table->Integer("batch", &settings->batch, {2, 1024},
+                 "Chains at once, those of the full cache included.");
+  table->Bytes("pool_bytes", &settings->pool_bytes, {0, 1ull << 44},
+               {"Size of the page pool; 0: what the batch can want.", "8GiB"});
+  table->Section("Output");
+  table->Text("results", &settings->results,
+              {"A file that gets a JSON line for each text and point as it is found. What is in it "
+               "already is not measured again.",
+               "results.jsonl"});
+  table->Choice<LikelihoodFormat>(
+      "format", &settings->format,
+      {{"table", LikelihoodFormat::kTable}, {"json", LikelihoodFormat::kJson}},
+      "On stdout; progress and messages go to stderr.");
+  table->Switch("quiet", &settings->quiet, "No progress.");
+  table->Conflict(
+      {"prompt_tokens", "text_tokens"},
+      [settings] { return settings->prompt_tokens + 16 > settings->text_tokens; },
+      "text_tokens must be at least prompt_tokens + 16");
+  table->Example("--model build/smollm2-135m --policy full --formats fp8,nvfp4,ternary",
+                 "what precision alone costs");
+  table->Example(
+      "--model build/smollm2-135m --policy window,random,rkv --bytes 5,10,20 --results r.jsonl",
+      "three policies at equal bytes; run it again and it goes on where it was");
+  table->Example("--model DIR --texts my.txt --policy thinkv --budget 512 --format json",
+                 "a text and a model of yours");
+  return table;
+}
+
+}  // namespace palimpsest::cli
