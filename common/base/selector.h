@@ -15,7 +15,7 @@ enum class Selector : uint8_t {
   kRandom = 2,             // the highest hash of (layer, KV head, position): a control
   kAttentionReceived = 3,  // H2O: most attention summed over all steps so far
   kJointScore = 4,         // R-KV: attention of the newest queries against similarity of keys
-  kAnticipated = 5,        // largest attention that any query of a codebook gives
+  kAnticipated = 5,        // largest change that any query of a codebook would see without it
   kValueAttention = 6,     // LongFlow: attention x L1 norm of V in the present step, one a step
 };
 inline constexpr int kSelectorCount = 7;

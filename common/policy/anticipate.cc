@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Anticipated queries, ours: what decides answers is which tokens later queries ask for, so every
-// live key is scored by the largest attention that any query of a codebook gives it, seen from the
-// present position; in every lane the best stay, and the newest 16. No statistic of the past is
-// needed. Relatives: Expected Attention (arXiv 2510.00636), a Gaussian of queries; SnapKV (arXiv
-// 2404.14469), the last queries; TriAttention (arXiv 2604.04921), centres of queries before RoPE.
+// Anticipated queries, ours: what decides answers is which tokens later queries ask for. So every
+// live token is scored by the most that any query of a codebook, seen from the present position,
+// would notice its removal: p / (1 - p) x |v - o|, where p is its attention weight and o the
+// query's output; exact, where LongFlow approximates. In every lane the best stay, and the
+// newest 32. No statistic of the past is needed. Relatives: Expected Attention (arXiv 2510.00636),
+// a Gaussian of queries; SnapKV (arXiv 2404.14469), the last queries; TriAttention (arXiv
+// 2604.04921), centres of queries before RoPE.
 #include <memory>
 
 #include "common/base/status_macros.h"
@@ -13,7 +15,7 @@
 namespace palimpsest {
 namespace {
 
-constexpr uint32_t kNewestTokens = 16;
+constexpr uint32_t kNewestTokens = 32;
 
 }  // namespace
 

@@ -31,9 +31,9 @@ PolicySpec WindowSpec() { return {.name = "window", .window_tokens = 64, .format
 
 constexpr ClassFormats kNvfp4 = ClassFormats::Uniform({Format::kNvfp4, Format::kNvfp4});
 
-// Ours: often, since it costs little, so that the cache is small all the time.
+// Ours. Windows of 32 are no better at equal bytes, and cost twice as much.
 PolicySpec AnticipateSpec() {
-  return {.name = "anticipate", .window_tokens = 32, .formats = kNvfp4};
+  return {.name = "anticipate", .window_tokens = 64, .formats = kNvfp4};
 }
 
 // Others' policies that evict and do not quantise, as their papers have them. A window is how
@@ -47,7 +47,7 @@ PolicySpec ThinKvSpec() { return {.name = "thinkv"}; }
 
 constexpr std::array<Entry, 8> kEntries = {{
     {"anticipate", NewAnticipatePolicy, AnticipateSpec,
-     "keeps what a codebook of the model's typical queries attends to most (ours)"},
+     "keeps what the model's typical queries would miss most (ours)"},
     {"full", NewFullPolicy, FullSpec, "keeps every token: the baseline"},
     {"h2o", NewH2oPolicy, H2oSpec,
      "half the newest, half those that received most attention (H2O, arXiv 2306.14048)"},
