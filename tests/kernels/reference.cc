@@ -2,6 +2,7 @@
 #include "tests/kernels/reference.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -31,10 +32,14 @@ Vector Softmax(Vector x) {
 
 }  // namespace
 
-Vector Attention(const Vector& q, const std::vector<Token>& tokens, double scale) {
+Vector AttentionWeights(const Vector& q, const std::vector<Token>& tokens, double scale) {
   Vector logits;
   for (const Token& token : tokens) logits.push_back(scale * Dot(q, token.k));
-  const Vector weights = Softmax(logits);
+  return Softmax(logits);
+}
+
+Vector Attention(const Vector& q, const std::vector<Token>& tokens, double scale) {
+  const Vector weights = AttentionWeights(q, tokens, scale);
   Vector out(tokens[0].v.size(), 0.0);
   for (size_t t = 0; t < tokens.size(); ++t) {
     for (size_t c = 0; c < out.size(); ++c) out[c] += weights[t] * tokens[t].v[c];
@@ -98,6 +103,78 @@ std::vector<uint32_t> KMeansMedoids(const std::vector<Vector>& keys, uint32_t ke
     chosen.insert(nearest);
   }
   return {chosen.begin(), chosen.end()};
+}
+
+Vector Hadamard(const Vector& x) {
+  Vector out(x.size(), 0.0);
+  for (size_t i = 0; i < x.size(); ++i) {
+    for (size_t j = 0; j < x.size(); ++j) out[i] += std::popcount(i & j) % 2 == 0 ? x[j] : -x[j];
+    out[i] /= std::sqrt(static_cast<double>(x.size()));
+  }
+  return out;
+}
+
+Vector Rope(const Vector& x, const Vector& angles, double factor) {
+  const size_t half = x.size() / 2;
+  Vector out(x.size());
+  for (size_t c = 0; c < half; ++c) {
+    out[c] = factor * (x[c] * std::cos(angles[c]) - x[c + half] * std::sin(angles[c]));
+    out[c + half] = factor * (x[c + half] * std::cos(angles[c]) + x[c] * std::sin(angles[c]));
+  }
+  return out;
+}
+
+Vector JointScores(const std::vector<std::vector<Vector>>& queries,
+                   const std::vector<Token>& tokens, size_t recent, double scale) {
+  const size_t n = tokens.size(), candidates = n - recent;
+  Vector mean(candidates, 0.0);
+  for (const std::vector<Vector>& heads : queries) {
+    Vector largest(candidates, -std::numeric_limits<double>::infinity());
+    for (size_t i = 0; i < candidates; ++i) {
+      for (const Vector& q : heads) largest[i] = std::max(largest[i], scale * Dot(q, tokens[i].k));
+    }
+    const Vector weights = Softmax(largest);
+    for (size_t i = 0; i < candidates; ++i) {
+      mean[i] += weights[i] / static_cast<double>(queries.size());
+    }
+  }
+  std::vector<Vector> similarity(n, Vector(n, 0.0));
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j < n; ++j) {
+      const double norms = (std::sqrt(Dot(tokens[i].k, tokens[i].k)) + 1e-8) *
+                           (std::sqrt(Dot(tokens[j].k, tokens[j].k)) + 1e-8);
+      if (i != j) similarity[i][j] = Dot(tokens[i].k, tokens[j].k) / norms;
+    }
+    for (size_t j = n; j-- > 0;) {
+      if (similarity[i][j] <= 0.5) continue;
+      similarity[i][j] = 0.0;
+      break;
+    }
+  }
+  Vector columns(n, 0.0);
+  for (size_t j = 0; j < n; ++j) {
+    for (size_t i = 0; i < n; ++i) columns[j] += similarity[i][j] / static_cast<double>(n);
+  }
+  const Vector redundancy = Softmax(columns);
+  Vector scores(candidates);
+  for (size_t i = 0; i < candidates; ++i) {
+    double pooled = 0.0;
+    for (size_t j = 0; j < candidates; ++j) {
+      if (j + 3 >= i && j <= i + 3) pooled = std::max(pooled, mean[j]);
+    }
+    scores[i] = 0.1 * pooled - 0.9 * redundancy[i];
+  }
+  return scores;
+}
+
+Vector AnticipatedScores(const std::vector<Vector>& queries, const std::vector<Token>& tokens,
+                         double scale) {
+  Vector largest(tokens.size(), 0.0);
+  for (const Vector& q : queries) {
+    const Vector weights = AttentionWeights(q, tokens, scale);
+    for (size_t i = 0; i < tokens.size(); ++i) largest[i] = std::max(largest[i], weights[i]);
+  }
+  return largest;
 }
 
 }  // namespace palimpsest::reference

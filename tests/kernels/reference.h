@@ -3,6 +3,7 @@
 // against. Written from the definitions, sharing no code with kernels/cpu.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -17,6 +18,9 @@ struct Token {
   Vector v;
 };
 
+// softmax(scale q · K): how much `q` attends to each of `tokens`.
+Vector AttentionWeights(const Vector& q, const std::vector<Token>& tokens, double scale);
+
 // softmax(scale q · K) V over `tokens`; the size of a value.
 Vector Attention(const Vector& q, const std::vector<Token>& tokens, double scale);
 
@@ -28,5 +32,21 @@ double Sparsity(const std::vector<std::vector<Vector>>& queries,
 // K-means medoids as kernels/cpu/kmeans.h defines them. keys[i] is token i, in order of position.
 // Ascending indices.
 std::vector<uint32_t> KMeansMedoids(const std::vector<Vector>& keys, uint32_t keep);
+
+// Row i of the orthonormal Hadamard matrix times x, by definition.
+Vector Hadamard(const Vector& x);
+
+// A query or key as it stands at a position whose angles are `angles`: channel c turns together
+// with channel c + D / 2. Lengths are multiplied by `factor`.
+Vector Rope(const Vector& x, const Vector& angles, double factor);
+
+// R-KV's joint score of each token but the `recent` newest; `tokens` in order of position,
+// queries[w] the query heads of the group at the w-th of the newest tokens (kernels/README.md).
+Vector JointScores(const std::vector<std::vector<Vector>>& queries,
+                   const std::vector<Token>& tokens, size_t recent, double scale);
+
+// The largest weight that any of `queries` gives each token.
+Vector AnticipatedScores(const std::vector<Vector>& queries, const std::vector<Token>& tokens,
+                         double scale);
 
 }  // namespace palimpsest::reference

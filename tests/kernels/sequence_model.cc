@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "common/base/check.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/codec.h"
+#include "tests/kernels/tolerances.h"
 
 namespace palimpsest {
 namespace {
@@ -22,12 +24,14 @@ std::vector<double> Decode(Format format, const std::vector<uint8_t>& data,
 
 TestDevice::TestDevice(DeviceAdapter* adapter, const CacheShape& shape, int query_heads,
                        uint64_t pool_bytes, uint32_t open_groups, uint32_t rows_max)
-    : adapter_(adapter),
-      config_{.shape = shape,
-              .query_heads = query_heads,
-              .pool_bytes = pool_bytes,
-              .open_groups = open_groups,
-              .rows_max = rows_max} {
+    : TestDevice(adapter, {.shape = shape,
+                           .query_heads = query_heads,
+                           .pool_bytes = pool_bytes,
+                           .open_groups = open_groups,
+                           .rows_max = rows_max}) {}
+
+TestDevice::TestDevice(DeviceAdapter* adapter, const BackendConfig& config)
+    : adapter_(adapter), config_(config) {
   auto backend = adapter->NewBackend(config_);
   KV_CHECK(backend.ok());
   backend_ = *std::move(backend);
@@ -54,39 +58,45 @@ float Bf16Gaussian::Next(float deviation) {
 }
 
 ModelSequence::ModelSequence(TestDevice* device, const ClassFormats& formats, uint32_t open_group,
-                             uint64_t seed)
+                             uint64_t seed, Selector selector)
     : device_(device),
       shape_(device->shape()),
       formats_(formats),
       open_group_(open_group),
+      selector_(selector),
       random_(seed),
-      lanes_(static_cast<size_t>(shape_.lanes())) {}
+      lanes_(static_cast<size_t>(shape_.lanes())),
+      queries_(static_cast<size_t>(shape_.layers) * device->query_heads()),
+      compare_attention_(!device->config().rotate_keys) {}
 
 SequenceView ModelSequence::View() const {
   SequenceView view{.formats = formats_,
                     .open_group = open_group_,
                     .open_count = open_count_,
-                    .open_position = open_position_};
+                    .open_position = open_position_,
+                    .slot_score = SlotScoreOf(selector_),
+                    .keeps_queries = NeedsQueries(selector_),
+                    .evict_from = evict_from_};
   for (int i = 0; i < kThoughtCount; ++i) view.pages[i] = pages_[i];
   return view;
 }
 
-std::vector<reference::Token> ModelSequence::Visible(int layer, int head, size_t open) {
-  std::vector<reference::Token> tokens;
-  const Lane& of = lane(layer, head);
-  for (const Thought thought : kThoughts) {
-    const PageFormat format = formats_.of(thought);
-    for (const auto& slot : of.classes[Index(thought)]) {
-      if (!slot) continue;
-      tokens.push_back({slot->position,
-                        Decode(format.k, slot->bytes.k, slot->bytes.k_scales, shape_.head_dim),
-                        Decode(format.v, slot->bytes.v, slot->bytes.v_scales, shape_.head_dim)});
+std::vector<ModelSequence::ModelToken*> ModelSequence::VisibleTokens(int layer, int head,
+                                                                     size_t open) {
+  std::vector<ModelToken*> tokens;
+  Lane& of = lane(layer, head);
+  for (Slots& slots : of.classes) {
+    for (auto& slot : slots) {
+      if (slot) tokens.push_back(&*slot);
     }
   }
-  for (size_t i = 0; i < open; ++i) {
-    const ModelToken& t = of.open[i];
-    tokens.push_back({t.position, {t.k.begin(), t.k.end()}, {t.v.begin(), t.v.end()}});
-  }
+  for (size_t i = 0; i < open; ++i) tokens.push_back(&of.open[i]);
+  return tokens;
+}
+
+std::vector<reference::Token> ModelSequence::Visible(int layer, int head, size_t open) {
+  std::vector<reference::Token> tokens;
+  for (const ModelToken* token : VisibleTokens(layer, head, open)) tokens.push_back(token->Seen());
   return tokens;
 }
 
@@ -115,22 +125,43 @@ void ModelSequence::CompareRow(int layer, uint32_t index, const float* q, const 
   }
 }
 
+float ModelSequence::NextKey(uint32_t position, size_t channel) {
+  if (!alike_keys_) return random_.Next(1.0f);
+  Bf16Gaussian family(1000 * (position % 4) + channel);
+  return Bf16ToFloat(FloatToBf16(family.Next(1.0f) + random_.Next(1.0f)));
+}
+
+void ModelSequence::ForgetOpenGroup() {
+  for (auto& newest : queries_) {
+    for (reference::Vector& q : newest) q.assign(q.size(), 0.0);
+  }
+  for (Lane& of : lanes_) {
+    for (ModelToken& token : of.open) {
+      for (auto* x : {&token.k, &token.v}) x->assign(x->size(), 0.0f);
+      for (auto* x : {&token.stored_k, &token.stored_v}) x->assign(x->size(), 0.0);
+      token.score = 0;
+    }
+  }
+}
+
 void ModelSequence::DrawTokens(int layer, uint32_t count, std::vector<float>* k,
                                std::vector<float>* v) {
   const size_t dim = static_cast<size_t>(shape_.head_dim);
-  const size_t first = k->size(), size = size_t{count} * shape_.kv_heads * dim;
-  for (auto* x : {k, v}) {
-    for (size_t i = 0; i < size; ++i) x->push_back(random_.Next(1.0f));
+  const size_t first = k->size(), width = static_cast<size_t>(shape_.kv_heads) * dim;
+  for (size_t i = 0; i < count * width; ++i) {
+    k->push_back(NextKey(next_position() + static_cast<uint32_t>(i / width), i % width));
   }
+  for (size_t i = 0; i < count * width; ++i) v->push_back(random_.Next(value_deviation_));
   for (uint32_t i = 0; i < count; ++i) {
     for (int head = 0; head < shape_.kv_heads; ++head) {
       const auto at = static_cast<ptrdiff_t>(first + (size_t{i} * shape_.kv_heads + head) * dim);
       const auto end = at + static_cast<ptrdiff_t>(dim);
-      lane(layer, head)
-          .open.push_back({.position = next_position() + i,
-                           .k = {k->begin() + at, k->begin() + end},
-                           .v = {v->begin() + at, v->begin() + end},
-                           .bytes = {}});
+      ModelToken& token = lane(layer, head).open.emplace_back();
+      token.position = next_position() + i;
+      token.k = Rotated({k->begin() + at, k->begin() + end});
+      token.v = {v->begin() + at, v->begin() + end};
+      token.stored_k = {token.k.begin(), token.k.end()};
+      token.stored_v = {token.v.begin(), token.v.end()};
     }
   }
 }
@@ -159,7 +190,8 @@ std::vector<float> StepTogether(TestDevice* device, absl::Span<const SequenceSte
     std::vector<float> q, k, v;
     for (const SequenceStep& step : steps) {
       Bf16Gaussian& random = step.sequence->random_;
-      for (size_t i = 0; i < step.count * width; ++i) q.push_back(random.Next(2.0f));
+      const float deviation = step.sequence->query_deviation_;
+      for (size_t i = 0; i < step.count * width; ++i) q.push_back(random.Next(deviation));
       step.sequence->DrawTokens(layer, step.count, &k, &v);
     }
     void* buffers[] = {adapter.Upload(q), adapter.Upload(k), adapter.Upload(v),
@@ -172,9 +204,11 @@ std::vector<float> StepTogether(TestDevice* device, absl::Span<const SequenceSte
     const std::vector<float> out = adapter.Download(buffers[3], q.size());
     size_t at = 0;
     for (const SequenceStep& step : steps) {
+      ModelSequence& sequence = *step.sequence;
       for (uint32_t i = 0; i < step.count; ++i, at += width) {
-        if (!step.sequence->compare_attention_) continue;
-        step.sequence->CompareRow(layer, i, &q[at], &out[at]);
+        if (sequence.compare_attention_) sequence.CompareRow(layer, i, &q[at], &out[at]);
+        if (step.count == 1) sequence.JudgeTokens(layer, &q[at]);
+        sequence.KeepQueries(layer, &q[at]);
       }
     }
     outputs.insert(outputs.end(), out.begin(), out.end());
@@ -258,9 +292,31 @@ void ModelSequence::ComparePages() {
         ASSERT_EQ(ReadSlot(pool, thought, s, layer, head), slots[s]->bytes)
             << "a live token's bytes changed: " << Letter(thought) << " lane " << i << " slot "
             << s;
+        if (SlotScoreOf(selector_) == SlotScore::kNone) continue;
+        float score;
+        std::memcpy(&score, page + layout.ScoresOffset(layer, head) + 4 * in_page, 4);
+        ASSERT_NEAR(score, slots[s]->score, kScoreError * (slots[s]->score + 1e-4))
+            << Letter(thought) << " lane " << i << " position " << slots[s]->position;
       }
     }
   }
+}
+
+std::vector<uint32_t> ModelSequence::Positions(Thought thought, int layer, int head) const {
+  std::vector<uint32_t> positions;
+  for (const auto& slot : lanes_[layer * shape_.kv_heads + head].classes[Index(thought)]) {
+    if (slot) positions.push_back(slot->position);
+  }
+  std::sort(positions.begin(), positions.end());
+  return positions;
+}
+
+bool ModelSequence::LanesDiffer(Thought thought) const {
+  for (int i = 1; i < shape_.lanes(); ++i) {
+    const int layer = i / shape_.kv_heads, head = i % shape_.kv_heads;
+    if (Positions(thought, layer, head) != Positions(thought, 0, 0)) return true;
+  }
+  return false;
 }
 
 uint32_t ModelSequence::LiveCount(Thought thought) const {
@@ -297,71 +353,18 @@ void ModelSequence::Seal(Thought thought) {
       };
       encode(format.k, token.k, &token.bytes.k, &token.bytes.k_scales);
       encode(format.v, token.v, &token.bytes.v, &token.bytes.v_scales);
+      token.stored_k = Decode(format.k, token.bytes.k, token.bytes.k_scales, shape_.head_dim);
+      token.stored_v = Decode(format.v, token.bytes.v, token.bytes.v_scales, shape_.head_dim);
+      if (SlotScoreOf(selector_) == SlotScore::kValueNorm) {
+        token.score = 0;
+        for (const double x : token.stored_v) token.score += std::fabs(x);
+      }
       *slot = std::move(token);
     }
     of.open.clear();
   }
   open_position_ += open_count_;
   open_count_ = 0;
-  ComparePages();
-}
-
-// Positions the model keeps in every head of `layer`, whose heads always hold the same tokens.
-std::vector<uint32_t> ModelSequence::Survivors(const AnnealOrder& order, int layer) {
-  struct Found {
-    uint32_t position;
-    reference::Vector key;
-  };
-  std::vector<Found> found;
-  for (int head = 0; head < shape_.kv_heads; ++head) {
-    size_t next = 0;
-    std::vector<const ModelToken*> tokens;
-    for (const auto& slot : lane(layer, head).classes[Index(order.thought)]) {
-      if (slot && slot->position >= order.first_position && slot->position < order.end_position) {
-        tokens.push_back(&*slot);
-      }
-    }
-    std::sort(tokens.begin(), tokens.end(),
-              [](const auto* a, const auto* b) { return a->position < b->position; });
-    for (const ModelToken* token : tokens) {
-      if (head == 0) found.push_back({token->position, {}});
-      KV_CHECK(found[next].position == token->position);
-      const auto key = Decode(formats_.of(order.thought).k, token->bytes.k, token->bytes.k_scales,
-                              shape_.head_dim);
-      found[next].key.insert(found[next].key.end(), key.begin(), key.end());
-      ++next;
-    }
-  }
-  std::vector<uint32_t> kept;
-  if (found.size() <= order.keep || order.selection.selector == Selector::kMostRecent) {
-    const size_t first = found.size() <= order.keep ? 0 : found.size() - order.keep;
-    for (size_t i = first; i < found.size(); ++i) kept.push_back(found[i].position);
-    return kept;
-  }
-  std::vector<reference::Vector> keys;
-  for (const Found& f : found) keys.push_back(f.key);
-  if (order.keep == 0) return kept;
-  for (const uint32_t i : reference::KMeansMedoids(keys, order.keep)) {
-    kept.push_back(found[i].position);
-  }
-  return kept;
-}
-
-void ModelSequence::Anneal(const AnnealOrder& order) {
-  const SequenceView view = View();
-  ASSERT_EQ(device_->backend().Anneal({&view, 1}, {&order, 1}), absl::OkStatus());
-  for (int layer = 0; layer < shape_.layers; ++layer) {
-    const std::vector<uint32_t> kept = Survivors(order, layer);
-    for (int head = 0; head < shape_.kv_heads; ++head) {
-      for (auto& slot : lane(layer, head).classes[Index(order.thought)]) {
-        const bool in_segment =
-            slot && slot->position >= order.first_position && slot->position < order.end_position;
-        if (in_segment && !std::binary_search(kept.begin(), kept.end(), slot->position)) {
-          slot.reset();
-        }
-      }
-    }
-  }
   ComparePages();
 }
 

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // One sequence on a backend, beside a plain model of it that keeps tokens in vectors. Every
-// operation is done on both and compared: masks, positions, bytes, attention.
+// operation is done on both and compared: masks, positions, scores, bytes, attention, and which
+// tokens a selector keeps. Where scores decide, backends may differ in tokens whose scores are
+// nearly equal: the model then takes over the backend's choice, after it has found it justified.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -21,6 +25,7 @@ class TestDevice {
   TestDevice(DeviceAdapter* adapter, const CacheShape& shape, int query_heads,
              uint64_t pool_bytes = uint64_t{8} << 20, uint32_t open_groups = 4,
              uint32_t rows_max = 64);
+  TestDevice(DeviceAdapter* adapter, const BackendConfig& config);
 
   Backend& backend() { return *backend_; }
   DeviceAdapter& adapter() { return *adapter_; }
@@ -78,22 +83,39 @@ std::vector<SparsityPair> SparsityTogether(TestDevice* device,
 
 class ModelSequence {
  public:
-  ModelSequence(TestDevice* device, const ClassFormats& formats, uint32_t open_group,
-                uint64_t seed);
+  // What its slots carry, and whether its queries are kept, is as `selector` wants it.
+  ModelSequence(TestDevice* device, const ClassFormats& formats, uint32_t open_group, uint64_t seed,
+                Selector selector = Selector::kKMeansMedoids);
 
   // StepTogether of this sequence alone.
   std::vector<float> Step(uint32_t count) {
     return StepTogether(device_, {SequenceStep{.sequence = this, .count = count}});
   }
   SparsityPair Sparsity(int layer) { return SparsityTogether(device_, {this}, {0}, layer)[0]; }
-  // Without comparing (slow over long histories) Step only runs the backend.
+  // Without comparing (slow over long histories) Step only runs the backend. Not compared either
+  // where keys are rotated: rotation_conformance.cc does.
   void compare_attention(bool on) { compare_attention_ = on; }
+  // Of the queries drawn: the larger, the fewer tokens get all attention. 2 at first.
+  void query_deviation(float deviation) { query_deviation_ = deviation; }
+  // Keys from now on are of four families of like ones, whose cosines lie around 1 / 2.
+  void DrawAlikeKeys() { alike_keys_ = true; }
+  // Of the values drawn. 1 at first.
+  void value_deviation(float deviation) { value_deviation_ = deviation; }
+  // The backend's open group was zeroed.
+  void ForgetOpenGroup();
+  // From the next step on one of the tokens at `position` or later is evicted in each
+  // (kNoEviction: none), and checked to be the right one.
+  void EvictFrom(uint32_t position) { evict_from_ = position; }
   // Seals the open group, with new pages as needed, and compares every byte.
   void Seal(Thought thought);
   // Anneals and compares the survivors with the model's own choice.
   void Anneal(const AnnealOrder& order);
   // Live tokens of one lane and class; equal for all lanes, or a test failure.
   uint32_t LiveCount(Thought thought) const;
+  // Of one lane and class, ascending.
+  std::vector<uint32_t> Positions(Thought thought, int layer, int head) const;
+  // Whether lanes hold different tokens.
+  bool LanesDiffer(Thought thought) const;
   uint32_t open_count() const { return open_count_; }
   uint32_t next_position() const { return open_position_ + open_count_; }
   SequenceView View() const;
@@ -110,8 +132,11 @@ class ModelSequence {
   };
   struct ModelToken {
     uint32_t position = 0;
-    std::vector<float> k, v;  // as appended
-    SlotBytes bytes;          // as sealed
+    std::vector<float> k, v;               // as appended (and rotated)
+    SlotBytes bytes;                       // as sealed
+    reference::Vector stored_k, stored_v;  // what attention sees
+    double score = 0;                      // of slots that carry one
+    reference::Token Seen() const { return {position, stored_k, stored_v}; }
   };
   using Slots = std::vector<std::optional<ModelToken>>;  // 16 a page, block-table order
   struct Lane {
@@ -122,9 +147,35 @@ class ModelSequence {
   Lane& lane(int layer, int head) { return lanes_[layer * shape_.kv_heads + head]; }
   SlotBytes ReadSlot(const std::vector<uint8_t>& pool, Thought thought, size_t slot, int layer,
                      int head) const;
-  // Live tokens as the kernel sees them, then the first `open` of the open group.
+  // Live tokens in pages, then the first `open` of the open group.
+  std::vector<ModelToken*> VisibleTokens(int layer, int head, size_t open);
   std::vector<reference::Token> Visible(int layer, int head, size_t open);
-  std::vector<uint32_t> Survivors(const AnnealOrder& order, int layer);
+  std::vector<reference::Vector> GroupQueries(const float* q, int head) const;
+  // Of one lane of a class, in order of position.
+  std::vector<ModelToken*> SegmentTokens(const AnnealOrder& order, int layer, int head);
+
+  // K-means: the model chooses by itself, and the backend has to agree.
+  void AnnealByMedoids(const AnnealOrder& order, int layer);
+  void KeepMedoids(const AnnealOrder& order, int layer, int first, int last);
+  // Other selectors: the backend's survivors in `pool` must be among the best by the model's
+  // scores.
+  void AnnealByScore(const AnnealOrder& order, int layer, int head,
+                     const std::vector<uint8_t>& pool);
+  // Of the segment's tokens, but the `recent` newest.
+  reference::Vector Scores(const AnnealOrder& order, int layer, int head, uint32_t recent);
+  reference::Vector AnticipatedScores(const AnnealOrder& order, int layer, int head);
+  // Removes what the backend has removed from a class. Returns the positions.
+  std::vector<uint32_t> TakeOver(Thought thought, int layer, int head,
+                                 const std::vector<uint8_t>& pool);
+
+  // What the step's row, [query_heads, head_dim], does to scores and, where asked for, to tokens.
+  void JudgeTokens(int layer, const float* q);
+  void CheckEviction(int layer, const std::vector<std::pair<uint32_t, double>>& candidates);
+  void KeepQueries(int layer, const float* q);
+  // As the backend keeps them: rotated where keys are, bf16.
+  std::vector<float> Rotated(std::vector<float> head) const;
+
+  float NextKey(uint32_t position, size_t channel);
   // Random K and V of `count` new tokens, [count, kv_heads, head_dim], behind `k` and `v` and into
   // the model's open groups.
   void DrawTokens(int layer, uint32_t count, std::vector<float>* k, std::vector<float>* v);
@@ -136,10 +187,17 @@ class ModelSequence {
   const CacheShape shape_;
   const ClassFormats formats_;
   const uint32_t open_group_;
+  const Selector selector_;
   Bf16Gaussian random_;
   std::array<std::vector<PageOffset>, kThoughtCount> pages_;
   std::vector<Lane> lanes_;
+  // The newest queries of each (layer, query head), oldest first.
+  std::vector<std::deque<reference::Vector>> queries_;
   bool compare_attention_ = true;
+  float query_deviation_ = 2.0f;
+  float value_deviation_ = 1.0f;
+  bool alike_keys_ = false;
+  uint32_t evict_from_ = kNoEviction;
   uint32_t open_count_ = 0;
   uint32_t open_position_ = 0;
 };

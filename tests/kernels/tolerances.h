@@ -16,6 +16,14 @@ inline constexpr double kCpuKernelError = 5e-6;
 // the largest |V|, and bf16 probabilities inside tensor-core products cost about as much again.
 inline constexpr double kBf16KernelError = 1.0 / 128;
 
+// Scores of tokens, and which of them a selector keeps: as a share of the score, against fp64 over
+// the same queries and keys. Sums of probabilities, each with the error of an fp32 exponential of a
+// logit of size 20 (see above).
+inline constexpr double kScoreError = 1e-4;
+// A query of a codebook is rounded to bf16 after its turn. Cosines that differ in their last bit
+// sometimes make that round the other way: 2^-8 of one channel, 0.004 in a logit at the most.
+inline constexpr double kAnticipatedScoreError = 5e-3;
+
 // Format error: |out - exact| / |exact| (Euclidean, over all queries) where `exact` attends to the
 // fp32 tokens before any rounding. Realistic tokens: attention_error_test.cc. K and V both in the
 // format. Seen there (head_dim 64 / 128; K alone, V alone at 64):

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every Backend must do. A backend joins by compiling backend_conformance.cc and
-// rotation_conformance.cc into its test and
+// What every Backend must do. A backend joins by compiling backend_conformance.cc,
+// rotation_conformance.cc, selector_conformance.cc and slot_score_conformance.cc into its test and
 //
 //   INSTANTIATE_TEST_SUITE_P(Cpu, BackendConformance,
 //                            ConformanceCases(+[] { ...make a DeviceAdapter... }),
@@ -57,6 +57,13 @@ class BackendConformance : public ::testing::TestWithParam<ConformanceCase> {
   }
   TestDevice& device() { return *device_; }
   Backend& backend() { return device_->backend(); }
+  // A device like the fixture's with something more.
+  template <typename Change>
+  TestDevice NewDevice(const Change& change) {
+    BackendConfig config = device_->config();
+    change(config);
+    return TestDevice(adapter_.get(), config);
+  }
   ModelSequence NewSequence(const ClassFormats& formats, uint32_t open_group, uint64_t seed) {
     return ModelSequence(device_.get(), formats, open_group, seed);
   }

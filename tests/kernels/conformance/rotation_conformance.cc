@@ -14,16 +14,6 @@ namespace {
 
 constexpr Thought kR = Thought::kReasoning;
 
-// Row i of the orthonormal Hadamard matrix times x, by definition.
-std::vector<double> LiteralHadamard(const std::vector<double>& x) {
-  std::vector<double> out(x.size());
-  for (size_t i = 0; i < x.size(); ++i) {
-    for (size_t j = 0; j < x.size(); ++j) out[i] += std::popcount(i & j) % 2 == 0 ? x[j] : -x[j];
-    out[i] /= std::sqrt(static_cast<double>(x.size()));
-  }
-  return out;
-}
-
 double Norm(const std::vector<double>& x) {
   double sum = 0;
   for (const double value : x) sum += value * value;
@@ -159,7 +149,7 @@ TEST_P(BackendConformance, RotatedKeysAreStoredRotated) {
                        static_cast<int64_t>(slot * shape.shape.kv_heads * shape.shape.head_dim);
       const std::vector<double> appended(key, key + shape.shape.head_dim);
       std::vector<double> difference = rotated.StoredKey(slot);
-      const std::vector<double> exact = LiteralHadamard(appended);
+      const std::vector<double> exact = reference::Hadamard(appended);
       for (size_t c = 0; c < exact.size(); ++c) difference[c] -= exact[c];
       EXPECT_LE(Norm(difference), allowed * Norm(exact)) << "slot " << slot;
     }
