@@ -8,9 +8,12 @@
 #include "kernels/cpu/codec.h"
 #include "kernels/cpu/hadamard.h"
 #include "kernels/cpu/key_attention.h"
+#include "kernels/cpu/simd.h"
 
 namespace palimpsest {
 namespace {
+
+constexpr float kOthersShareMin = 1e-3f;  // what a token leaves to others counts as no less
 
 // How a head turns at one position.
 struct Turn {
@@ -38,6 +41,28 @@ void TurnQuery(const Turn& turn, bool hadamard, const uint16_t* from, absl::Span
   for (float& x : q) x = Bf16ToFloat(FloatToBf16(x));
 }
 
+// out = the sum of weights[i] * values[i], [weights.size()][head_dim].
+void WeightedSum(absl::Span<const float> weights, const float* values, absl::Span<float> out) {
+  std::fill(out.begin(), out.end(), 0.0f);
+  for (const float weight : weights) {
+    for (float& x : out) x += weight * *values++;
+  }
+}
+
+// distances[i] = |values[i] - from|, [distances.size()][head_dim]. By differences, not by products:
+// of a token that has nearly all attention, value and output are nearly the same.
+KV_CPU_CLONES void Distances(const float* from, const float* values, size_t head_dim,
+                             absl::Span<float> distances) {
+  for (float& distance : distances) {
+    simd::F32 sum = {};
+    for (size_t c = 0; c < head_dim; c += simd::kWidth, values += simd::kWidth) {
+      const simd::F32 difference = simd::Load<simd::F32>(values) - simd::Load<simd::F32>(from + c);
+      sum += difference * difference;
+    }
+    distance = std::sqrt(simd::Sum(sum));
+  }
+}
+
 }  // namespace
 
 std::vector<float> AnticipatedScores(const ClassLane& lane, const LaneTokens& tokens) {
@@ -45,20 +70,27 @@ std::vector<float> AnticipatedScores(const ClassLane& lane, const LaneTokens& to
   const QueryCodebook& book = *config.codebook;
   const auto dim = static_cast<size_t>(lane.head_dim());
   const LaneTokens all = LiveTokens(lane, 0, std::numeric_limits<uint32_t>::max());
-  std::vector<float> keys(all.size() * dim);
+  std::vector<float> keys(all.size() * dim), values(keys.size());
   GatherKeys(lane, all, keys.data(), dim);
+  GatherValues(lane, all, values.data(), dim);
 
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   const Turn turn(book, lane.view.open_position + lane.view.open_count);
   const size_t first_query =
       (static_cast<size_t>(lane.layer) * config.query_heads + lane.first_query_head()) *
       book.queries;
-  std::vector<float> q(dim), probabilities(all.size()), largest(all.size(), 0.0f);
+  std::vector<float> q(dim), output(dim);
+  std::vector<float> p(all.size()), distances(all.size()), largest(all.size(), 0.0f);
   for (size_t i = 0; i < size_t{book.queries} * lane.group_heads(); ++i) {
     TurnQuery(turn, config.rotate_keys, &book.data[(first_query + i) * dim], absl::MakeSpan(q));
-    KeyLogits(q.data(), keys.data(), lane.head_dim(), scale, absl::MakeSpan(probabilities));
-    Softmax(absl::MakeSpan(probabilities));
-    for (size_t t = 0; t < all.size(); ++t) largest[t] = std::max(largest[t], probabilities[t]);
+    KeyLogits(q.data(), keys.data(), lane.head_dim(), scale, absl::MakeSpan(p));
+    Softmax(absl::MakeSpan(p));
+    WeightedSum(p, values.data(), absl::MakeSpan(output));
+    Distances(output.data(), values.data(), dim, absl::MakeSpan(distances));
+    for (size_t t = 0; t < all.size(); ++t) {
+      const float error = p[t] / std::max(1.0f - p[t], kOthersShareMin) * distances[t];
+      largest[t] = std::max(largest[t], error);
+    }
   }
   // The segment's tokens lie side by side among all.
   const auto first =

@@ -35,4 +35,13 @@ void GatherKeys(const ClassLane& lane, const LaneTokens& tokens, float* out, siz
   }
 }
 
+void GatherValues(const ClassLane& lane, const LaneTokens& tokens, float* out, size_t stride) {
+  for (const LiveToken& token : tokens) {
+    const LaneRef of_page = lane.page(token.page);
+    DequantiseSlots(of_page.layout->format.v, of_page.v_data(), of_page.v_scales(),
+                    static_cast<uint16_t>(1u << token.slot), lane.head_dim(), out);
+    out += stride;
+  }
+}
+
 }  // namespace palimpsest

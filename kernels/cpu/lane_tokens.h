@@ -38,5 +38,6 @@ LaneTokens LiveTokens(const ClassLane& lane, uint32_t first_position, uint32_t e
 
 // Writes the keys of `tokens`, as stored (de-quantised), to rows of `stride` floats.
 void GatherKeys(const ClassLane& lane, const LaneTokens& tokens, float* out, size_t stride);
+void GatherValues(const ClassLane& lane, const LaneTokens& tokens, float* out, size_t stride);
 
 }  // namespace palimpsest

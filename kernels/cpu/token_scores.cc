@@ -6,6 +6,7 @@
 #include "common/base/check.h"
 #include "kernels/cpu/anticipated_score.h"
 #include "kernels/cpu/joint_score.h"
+#include "kernels/random_score.h"
 
 namespace palimpsest {
 
@@ -21,7 +22,8 @@ std::vector<float> ScoreTokens(const ClassLane& lane, const LaneTokens& tokens, 
       return each([](const LiveToken& token) { return static_cast<float>(token.position); });
     case Selector::kRandom:
       return each([&](const LiveToken& token) {
-        return static_cast<float>(RandomScore(lane.layer, lane.kv_head, token.position));
+        return static_cast<float>(RandomScore(static_cast<uint32_t>(lane.layer),
+                                              static_cast<uint32_t>(lane.kv_head), token.position));
       });
     case Selector::kAttentionReceived:
       return each([&](const LiveToken& token) { return lane.page(token.page).scores[token.slot]; });

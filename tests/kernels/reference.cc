@@ -172,7 +172,12 @@ Vector AnticipatedScores(const std::vector<Vector>& queries, const std::vector<T
   Vector largest(tokens.size(), 0.0);
   for (const Vector& q : queries) {
     const Vector weights = AttentionWeights(q, tokens, scale);
-    for (size_t i = 0; i < tokens.size(); ++i) largest[i] = std::max(largest[i], weights[i]);
+    const Vector output = Attention(q, tokens, scale);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const double moved = weights[i] / std::max(1.0 - weights[i], 1e-3) *
+                           std::sqrt(SquaredDistance(tokens[i].v, output));
+      largest[i] = std::max(largest[i], moved);
+    }
   }
   return largest;
 }

@@ -45,7 +45,8 @@ Vector Rope(const Vector& x, const Vector& angles, double factor);
 Vector JointScores(const std::vector<std::vector<Vector>>& queries,
                    const std::vector<Token>& tokens, size_t recent, double scale);
 
-// The largest weight that any of `queries` gives each token.
+// The largest distance that any of `queries`' outputs would move if a token were not there: with
+// its weight p and the output o, p / max(1 - p, 0.001) |v - o|.
 Vector AnticipatedScores(const std::vector<Vector>& queries, const std::vector<Token>& tokens,
                          double scale);
 
