@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes problems/heldout.jsonl and problems/short.jsonl: fixed problems never trained on.
+"""Writes problems/heldout.jsonl, short.jsonl and calibration.jsonl: fixed, never trained on.
 
 Deterministic, so running it again changes nothing. Problems of one length class keep the order
 they were drawn in; the classes are interleaved so that any prefix has the mix of the whole.
@@ -15,6 +15,10 @@ import countdown
 HELD_OUT = [(400, 1000, 32), (1000, 2000, 112), (2000, 4000, 160), (4000, 8000, 128),
             (8000, 12288, 40), (12288, 16385, 40)]  # [shortest, longest) chain, how many
 SHORT = [(400, 700, 16), (700, 1000, 16), (1000, 1400, 16), (1400, 2001, 16)]
+# What `palimpsest calibrate` runs; 250,000 tokens. Apart from the other two, on which the policies
+# that use a calibration are judged.
+CALIBRATION = [(400, 1000, 8), (1000, 2000, 14), (2000, 4000, 20), (4000, 8000, 16),
+               (8000, 12288, 4), (12288, 16385, 2)]
 
 
 def draw(classes: list[tuple[int, int, int]], seed: int, name: str,
@@ -45,7 +49,8 @@ def main() -> None:
     folder = pathlib.Path(__file__).parent / "problems"
     folder.mkdir(exist_ok=True)
     taken: set[tuple] = set()
-    for name, classes, seed in (("heldout", HELD_OUT, 1), ("short", SHORT, 2)):
+    for name, classes, seed in (("heldout", HELD_OUT, 1), ("short", SHORT, 2),
+                                ("calibration", CALIBRATION, 3)):
         lines = [json.dumps(p) + "\n" for p in draw(classes, seed, name, taken)]
         (folder / f"{name}.jsonl").write_text("".join(lines))
         print(name, len(lines))

@@ -168,6 +168,11 @@ TEST(Arguments, WrongValuesNameTheFlagAndWhatIsAllowed) {
       {{"status", "--worker", "nonsense"}, "--worker: "},
       {{"status", "--timeout", "5"}, "500ms"},
       {{"calibrate", "--out", "/nonexistent/x.json"}, "cannot be written to"},
+      {{"calibrate", "--codebook", "/nonexistent/x"}, "--codebook: the folder"},
+      {{"calibrate", "--codebook-queries", "40"}, "must be a multiple of 16"},
+      {{"calibrate", "--query-samples", "128"}, "at least as many query_samples"},
+      {{"calibrate", "--problems", "65"}, "expected 1 to 64, or a file"},
+      {{"calibrate", "--device", "gpu"}, "'gpu' is no device"},
       {{"calibrate", "--model", "/nonexistent", "--problems", "1"}, "/nonexistent"},
   };
   for (const auto& [arguments, expected] : cases) {

@@ -145,9 +145,9 @@ def test_the_checker_survives_any_tokens():
 
 
 def test_training_never_draws_a_held_out_problem_and_held_out_files_hold_only_those():
-    listed = read("heldout.jsonl") + read("short.jsonl")
+    listed = read("heldout.jsonl") + read("short.jsonl") + read("calibration.jsonl")
     assert all(cd.is_held_out(p["numbers"], p["goal"]) for p in listed)
-    assert len({(p["goal"], *sorted(p["numbers"])) for p in listed}) == 512 + 64
+    assert len({(p["goal"], *sorted(p["numbers"])) for p in listed}) == 512 + 64 + 64
     np = pytest.importorskip("numpy", reason="numpy makes the training batches")
     import data
     prompts = set()
@@ -172,7 +172,8 @@ def _packed(data, np):
 
 
 @pytest.mark.parametrize("name,count,low,high", [
-    ("heldout.jsonl", 512, 400, 16384), ("short.jsonl", 64, 400, 2000)])
+    ("heldout.jsonl", 512, 400, 16384), ("short.jsonl", 64, 400, 2000),
+    ("calibration.jsonl", 64, 400, 16384)])
 def test_problem_files_agree_with_the_generator(name, count, low, high):
     listed = read(name)
     assert len(listed) == count == len({p["id"] for p in listed})
@@ -182,9 +183,10 @@ def test_problem_files_agree_with_the_generator(name, count, low, high):
         assert cd.from_text(p["prompt"]) == list(chain.tokens[:chain.prompt_tokens])
 
 
-def test_the_short_problem_file_is_what_problems_py_draws():
+def test_the_smaller_problem_files_are_what_problems_py_draws():
     taken = {(p["goal"], *p["numbers"]) for p in read("heldout.jsonl")}
     assert drawing.draw(drawing.SHORT, 2, "short", taken) == read("short.jsonl")
+    assert drawing.draw(drawing.CALIBRATION, 3, "calibration", taken) == read("calibration.jsonl")
 
 
 def test_any_prefix_of_the_held_out_set_has_the_mix_of_the_whole():

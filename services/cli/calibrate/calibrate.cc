@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// `palimpsest calibrate`: runs the model in this process, measures, writes the file and its
-// picture.
+// `palimpsest calibrate`: runs the model in this process, measures, writes the calibration, its
+// picture and the codebook of queries.
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 #include <memory>
 #include <thread>
 
-#include "absl/strings/match.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -20,14 +20,14 @@
 #include "common/base/text.h"
 #include "common/policy/calibration_file.h"
 #include "common/policy/calibration_picture.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "services/cli/assets.h"
+#include "services/cli/calibrate/query_clusters.h"
 #include "services/cli/calibrate/sampler.h"
+#include "services/cli/calibrate/settings.h"
 #include "services/cli/command.h"
-#include "services/cli/demo/settings.h"
 #include "services/cli/render.h"
-#include "services/decode/model/cpu_model.h"
 #include "services/decode/model/fingerprint.h"
+#include "services/decode/model/query_codebook_file.h"
 #include "services/decode/model/tokenizer.h"
 
 namespace palimpsest::cli {
@@ -36,49 +36,6 @@ namespace {
 constexpr std::chrono::milliseconds kFrameInterval{250};
 constexpr std::chrono::seconds kLineInterval{5};
 constexpr uint32_t kUnknownChainTokens = 2048;
-
-struct CalibrateSettings {
-  std::string model;
-  std::string problems = "16";
-  std::string out = "calibration.json";
-  uint32_t every = 4;
-  uint32_t first_step = 64;
-  uint32_t max_new_tokens = 0;
-  uint32_t batch = 16;
-  uint32_t threads = 0;
-  bool quiet = false;
-};
-
-std::unique_ptr<SettingsTable> NewTable(CalibrateSettings* settings) {
-  auto table = std::make_unique<SettingsTable>(
-      "palimpsest calibrate",
-      "Finds the layers whose attention sparsity tells kinds of thought apart, and the thresholds "
-      "between them, from full-cache runs of a model.");
-  table->Section("What to measure");
-  table->Text("model", &settings->model,
-              {"Hugging Face folder; by default the shipped reasoner.", "lab/reasoner/model"});
-  table->Text("problems", &settings->problems,
-              {"How many of the held-out problems with chains of 1,000 to 3,000 tokens, or a file "
-               "of problems.",
-               "lab/reasoner/problems/short.jsonl"});
-  table->Integer("every", &settings->every, {1, 4096}, "Tokens between two measurements.");
-  table->Integer("first_step", &settings->first_step, {1, 1 << 20},
-                 "Tokens before the first measurement of a chain.");
-  table->Integer("max_new_tokens", &settings->max_new_tokens, {0, 1 << 24},
-                 "Where a chain is cut off; 0: a quarter beyond its reference chain.");
-  table->Integer("batch", &settings->batch, {1, 256}, "Chains that run at once.");
-  table->Integer("threads", &settings->threads, {0, 1024}, "0 takes every core.");
-  table->Section("Output");
-  table->Text("out", &settings->out,
-              {"The calibration; its picture gets the same name with .svg.", "calibration.json"});
-  table->Switch("quiet", &settings->quiet, "No progress.");
-  table->Example("--out calibration.json", "the shipped reasoner on 16 held-out problems");
-  table->Example(
-      "--model lab/reasoner/model --problems lab/reasoner/problems/short.jsonl "
-      "--out lab/reasoner/model/calibration.json",
-      "where palimpsest-decode finds it by itself");
-  return table;
-}
 
 volatile std::sig_atomic_t g_signal = 0;
 
@@ -94,37 +51,43 @@ class Calibrator {
       : settings_(settings), clock_(NewSteadyClock()), block_(STDERR_FILENO) {}
 
   absl::StatusOr<std::string> Run() {
-    KV_RETURN_IF_ERROR(CheckOutput());
+    KV_RETURN_IF_ERROR(CheckOutput("--out", settings_.out));
+    KV_RETURN_IF_ERROR(CheckOutput("--codebook", CodebookPath(settings_)));
     KV_RETURN_IF_ERROR(Load());
     CalibrationFile file;
-    KV_ASSIGN_OR_RETURN(file.model_fingerprint, FingerprintModel(folder_));
-    KV_ASSIGN_OR_RETURN(const std::vector<SparsityRun> runs, Measure());
+    KV_ASSIGN_OR_RETURN(file.model_fingerprint, FingerprintModel(model_.folder));
+    KV_RETURN_IF_ERROR(CheckSampleMemory());
+    QuerySamples queries(model_.config, settings_.query_samples, static_cast<int>(settings_.batch));
+    KV_ASSIGN_OR_RETURN(const std::vector<SparsityRun> runs, Measure(&queries));
+    KV_ASSIGN_OR_RETURN(const QueryCodebookFile codebook, Cluster(queries, file.model_fingerprint));
     block_.Clear();
     KV_ASSIGN_OR_RETURN(file.calibration, Calibrate(runs));
     KV_RETURN_IF_ERROR(SaveCalibration(settings_.out, file));
     KV_RETURN_IF_ERROR(SavePicture(file.calibration));
-    return Summary(file.calibration);
+    KV_RETURN_IF_ERROR(SaveQueryCodebook(CodebookPath(settings_), codebook));
+    return Summary(file.calibration, codebook);
   }
 
  private:
   // Before minutes of work rather than after them.
-  absl::Status CheckOutput() const {
-    if (settings_.out.empty()) return absl::InvalidArgumentError("--out: the path is empty");
-    const std::filesystem::path folder = std::filesystem::path(settings_.out).parent_path();
+  static absl::Status CheckOutput(absl::string_view flag, const std::string& path) {
+    if (path.empty()) return absl::InvalidArgumentError(absl::StrCat(flag, ": the path is empty"));
+    const std::filesystem::path folder = std::filesystem::path(path).parent_path();
     const std::string shown = folder.empty() ? "." : folder.string();
     if (access(shown.c_str(), W_OK) == 0) return absl::OkStatus();
     return absl::InvalidArgumentError(
-        absl::StrCat("--out: the folder ", Escaped(shown), " cannot be written to"));
+        absl::StrCat(flag, ": the folder ", Escaped(shown), " cannot be written to"));
   }
 
   absl::Status Load() {
-    folder_ = settings_.model;
-    if (folder_.empty()) {
-      KV_ASSIGN_OR_RETURN(folder_, FindShipped("lab/reasoner/model", "--model DIR"));
+    std::string folder = settings_.model;
+    if (folder.empty()) {
+      KV_ASSIGN_OR_RETURN(folder, FindShipped("lab/reasoner/model", "--model DIR"));
     }
-    KV_ASSIGN_OR_RETURN(const ProblemSet set, ChooseProblems(settings_.problems));
+    KV_ASSIGN_OR_RETURN(model_, FindModel(folder, ""));
+    KV_ASSIGN_OR_RETURN(const ProblemSet set, ChooseCalibrationProblems(settings_.problems));
     source_ = set.source;
-    KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(folder_));
+    KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(folder));
     for (const CountdownProblem& problem : set.problems) {
       SampledPrompt prompt;
       KV_ASSIGN_OR_RETURN(prompt.tokens, tokenizer->Encode(problem.prompt, false));
@@ -135,14 +98,11 @@ class Calibrator {
           settings_.max_new_tokens > 0 ? std::min(settings_.max_new_tokens, chain) : chain;
       prompts_.push_back(std::move(prompt));
     }
-    threads_ = settings_.threads > 0 ? static_cast<int>(settings_.threads)
-                                     : static_cast<int>(std::thread::hardware_concurrency());
-    KV_ASSIGN_OR_RETURN(model_, NewCpuModel(folder_, {.threads = std::max(1, threads_)}));
     return FitPositions();
   }
 
   absl::Status FitPositions() {
-    const auto positions = static_cast<uint32_t>(model_->config().max_positions);
+    const auto positions = static_cast<uint32_t>(model_.config.max_positions);
     for (SampledPrompt& prompt : prompts_) {
       if (prompt.tokens.empty() || prompt.tokens.size() >= positions) {
         return absl::InvalidArgumentError(
@@ -155,29 +115,75 @@ class Calibrator {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::vector<SparsityRun>> Measure() {
-    const uint32_t batch = std::min({settings_.batch, static_cast<uint32_t>(prompts_.size()),
-                                     static_cast<uint32_t>(model_->logit_rows_max())});
-    const CacheShape shape = model_->config().cache_shape();
-    PagePoolConfig config;
-    config.shape = shape;
-    config.pool_bytes = PoolBytesFor(shape, prompts_, batch);
-    KV_ASSIGN_OR_RETURN(PagePool pool, PagePool::Create(config));
-    KV_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
-                        NewCpuBackend({.shape = shape,
-                                       .query_heads = model_->config().query_heads,
-                                       .pool_bytes = pool.usage().capacity_bytes,
-                                       .open_groups = batch,
-                                       .rows_max = static_cast<uint32_t>(model_->rows_max())},
-                                      std::max(1, threads_)));
+  // What does not fit would not be refused but killed, after minutes.
+  absl::Status CheckSampleMemory() const {
+    const uint64_t memory = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+                            static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    const uint64_t wanted = QuerySamples::Bytes(model_.config, settings_.query_samples);
+    if (wanted < memory) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("--query-samples: ", settings_.query_samples,
+                                                   " take ", HumanBytes(wanted),
+                                                   "; this machine has ", HumanBytes(memory)));
+  }
+
+  absl::StatusOr<std::vector<SparsityRun>> Measure(QuerySamples* queries) {
+    const uint32_t batch = std::min(settings_.batch, static_cast<uint32_t>(prompts_.size()));
+    const CacheShape shape = model_.config.cache_shape();
+    KV_ASSIGN_OR_RETURN(
+        PagePool pool,
+        PagePool::Create({.shape = shape, .pool_bytes = PoolBytesFor(shape, prompts_, batch)}));
+    KV_ASSIGN_OR_RETURN(const Device device, NewDevice({.choice = settings_.device,
+                                                        .source = model_,
+                                                        .pool_bytes = pool.capacity_bytes(),
+                                                        .open_groups = batch,
+                                                        .logit_rows_max = static_cast<int>(batch),
+                                                        .threads = Threads()}));
+    device_name_ = device.name;
     start_ = clock_->Now();
     const SamplerOptions options{
         .first_step = settings_.first_step, .every = settings_.every, .batch = batch};
-    return SampleSparsity(model_.get(), backend.get(), &pool, prompts_, options,
-                          [this](const SamplerProgress& progress) { return Show(progress); });
+    return SampleRuns(device, &pool, prompts_, options, queries,
+                      [this](const SamplerProgress& progress) { return ShowRuns(progress); });
   }
 
-  absl::Status Show(const SamplerProgress& progress) {
+  absl::StatusOr<QueryCodebookFile> Cluster(const QuerySamples& queries,
+                                            const std::string& fingerprint) {
+    TaskTeam team(Threads());
+    start_ = clock_->Now();
+    KV_ASSIGN_OR_RETURN(
+        QueryCodebook codebook,
+        ClusterQueries(queries, model_.config, settings_.codebook_queries, &team,
+                       [this](size_t heads_done) { return ShowHeads(heads_done); }));
+    return QueryCodebookFile{.model_fingerprint = fingerprint,
+                             .prompts = static_cast<uint32_t>(prompts_.size()),
+                             .tokens = queries.offered(),
+                             .samples = queries.count(),
+                             .codebook = std::move(codebook)};
+  }
+
+  int Threads() const {
+    if (settings_.threads > 0) return static_cast<int>(settings_.threads);
+    return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 256u));
+  }
+
+  absl::Status ShowRuns(const SamplerProgress& progress) {
+    const auto tokens = static_cast<double>(progress.tokens_generated);
+    const auto expected = static_cast<double>(tokens_expected_);
+    return Show(expected > 0 ? tokens / expected : 0.0, [&] {
+      return absl::StrCat(progress.prompts_done, "/", prompts_.size(), " chains, ",
+                          HumanCount(progress.tokens_generated), " tokens, ",
+                          HumanCount(progress.samples), " samples");
+    });
+  }
+
+  absl::Status ShowHeads(size_t heads_done) {
+    const auto heads = static_cast<size_t>(model_.config.layers * model_.config.query_heads);
+    return Show(static_cast<double>(heads_done) / static_cast<double>(heads), [&] {
+      return absl::StrCat("queries of ", heads_done, "/", heads, " heads clustered");
+    });
+  }
+
+  absl::Status Show(double done, absl::FunctionRef<std::string()> describe) {
     if (g_signal != 0) return absl::CancelledError("interrupted");
     const Clock::Time now = clock_->Now();
     if (settings_.quiet || now < next_show_) return absl::OkStatus();
@@ -185,17 +191,12 @@ class Calibrator {
     next_show_ =
         now + (terminal.live ? Clock::Duration(kFrameInterval) : Clock::Duration(kLineInterval));
     const double seconds = std::chrono::duration<double>(now - start_).count();
-    const auto tokens = static_cast<double>(progress.tokens_generated);
-    const auto expected = static_cast<double>(tokens_expected_);
-    const double left = tokens > 0 ? std::max(0.0, expected - tokens) * seconds / tokens : 0.0;
+    const double left = done > 0 ? std::max(0.0, 1.0 - done) * seconds / done : 0.0;
     const std::string text = absl::StrCat(
-        progress.prompts_done, "/", prompts_.size(), " chains, ",
-        HumanCount(progress.tokens_generated), " tokens, ", HumanCount(progress.samples),
-        " samples", seconds < 1 ? "" : absl::StrCat(", about ", HumanSeconds(left), " left"));
+        describe(), seconds < 1 ? "" : absl::StrCat(", about ", HumanSeconds(left), " left"));
     if (terminal.live) {
       const int room = terminal.columns - 2 - DisplayWidth(text);
-      StyledLine line = Bar(expected > 0 ? tokens / expected : 0.0, std::clamp(room, 4, 32),
-                            terminal.utf8, Style::kReasoning);
+      StyledLine line = Bar(done, std::clamp(room, 4, 32), terminal.utf8, Style::kReasoning);
       line.push_back({Style::kPlain, absl::StrCat(" ", text)});
       block_.Draw(terminal, {line});
     } else {
@@ -207,13 +208,13 @@ class Calibrator {
   absl::Status SavePicture(const Calibration& calibration) const {
     const std::string path = PicturePath(settings_.out);
     std::ofstream file(path, std::ios::binary | std::ios::trunc);
-    file << DrawCalibration(calibration, folder_);
+    file << DrawCalibration(calibration, model_.folder);
     file.close();
     if (file) return absl::OkStatus();
     return absl::UnavailableError(absl::StrCat(Escaped(path), ": cannot be written"));
   }
 
-  std::string Summary(const Calibration& calibration) const {
+  std::string Summary(const Calibration& calibration, const QueryCodebookFile& codebook) const {
     Table table{.columns = {{"layer"},
                             {"three modes"},
                             {"valley depth"},
@@ -231,17 +232,22 @@ class Calibrator {
                             absl::StrJoin(layer.prompts_by_modes, "/"), is_chosen ? "yes" : ""});
     }
     const Terminal terminal = ProbeTerminal(STDOUT_FILENO);
-    std::string text =
-        absl::StrCat(source_, ", ", folder_, "\n\n", ToText(table, terminal.columns), "\n");
+    std::string text = absl::StrCat(source_, ", ", model_.folder, ", on ", device_name_, "\n\n",
+                                    ToText(table, terminal.columns), "\n");
     if (!calibration.theta.empty()) {
       absl::StrAppend(&text, absl::StrFormat("theta: E below %.4f, R below %.4f, T above\n",
                                              calibration.theta[0], calibration.theta[1]));
     } else {
       absl::StrAppend(&text, "theta: none; every thought is one class\n");
     }
-    absl::StrAppend(&text, "written: ", settings_.out, ", ", PicturePath(settings_.out), "\n",
-                    "use it: palimpsest-decode --calibration ", settings_.out,
-                    ", or put it into the model's folder as calibration.json\n");
+    absl::StrAppend(&text, "codebook: ", codebook.codebook.queries, " queries a head, ",
+                    HumanBytes(2 * codebook.codebook.data.size()), ", chosen from ",
+                    codebook.samples, " of ", codebook.tokens, " tokens\n");
+    absl::StrAppend(&text, "written: ", settings_.out, ", ", PicturePath(settings_.out), ", ",
+                    CodebookPath(settings_), "\nuse them: palimpsest-decode --calibration ",
+                    settings_.out, " --codebook ", CodebookPath(settings_),
+                    ", or put them into the model's folder as calibration.json and ",
+                    kQueryCodebookFileName, "\n");
     if (!calibration.warning.empty()) {
       WriteAll(STDERR_FILENO, absl::StrCat("warning: ", calibration.warning, "\n"));
     }
@@ -250,11 +256,10 @@ class Calibrator {
 
   const CalibrateSettings& settings_;
   std::unique_ptr<Clock> clock_;
-  std::string folder_, source_;
+  ModelSource model_;
+  std::string source_, device_name_;
   std::vector<SampledPrompt> prompts_;
   uint64_t tokens_expected_ = 0;
-  int threads_ = 1;
-  std::unique_ptr<Model> model_;
   Clock::Time start_{}, next_show_{};
   LiveBlock block_;
 };
@@ -263,7 +268,7 @@ class Calibrator {
 
 int RunCalibrate(const std::vector<std::string>& arguments) {
   CalibrateSettings settings;
-  const auto table = NewTable(&settings);
+  const auto table = NewCalibrateSettingsTable(&settings);
   if (const std::optional<int> code = LoadVerbSettings(arguments, table.get())) return *code;
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) std::signal(number, OnSignal);
   absl::StatusOr<std::string> summary = absl::UnknownError("");

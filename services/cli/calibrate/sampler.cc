@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "common/base/status_macros.h"
@@ -23,46 +24,76 @@ struct Chain {
   std::unique_ptr<SequenceCache> cache;
 };
 
-// Measures the chains of one step that are due, in every layer.
+// Looks at the chains of one step that are due, in every layer.
 class Observer final : public LayerObserver {
  public:
   // runs[i] gets what is measured for the step's StepRows of index due[i].
-  Observer(Backend* backend, absl::Span<const int> layers, std::vector<uint32_t> due,
-           std::vector<SparsityRun*> runs)
-      : backend_(backend), layers_(layers), due_(std::move(due)), runs_(std::move(runs)) {}
+  Observer(const Device& device, absl::Span<const int> layers, std::vector<uint32_t> due,
+           std::vector<SparsityRun*> runs, QuerySamples* queries)
+      : device_(device),
+        layers_(layers),
+        due_(std::move(due)),
+        runs_(std::move(runs)),
+        queries_(queries) {}
 
   absl::Span<const int> layers() const override {
-    return due_.empty() ? absl::Span<const int>() : layers_;
+    return due_.empty() && queries_->kept().empty() ? absl::Span<const int>() : layers_;
   }
 
   absl::Status AfterAttend(int layer, const LayerActivations& io) override {
+    if (!due_.empty()) KV_RETURN_IF_ERROR(Measure(layer, io));
+    return queries_->kept().empty() ? absl::OkStatus() : Keep(layer, io);
+  }
+
+ private:
+  absl::Status Measure(int layer, const LayerActivations& io) {
     std::vector<float> sparsity(due_.size());
-    KV_RETURN_IF_ERROR(backend_->MeasureSparsity(layer, due_, io, absl::MakeSpan(sparsity)));
-    KV_RETURN_IF_ERROR(backend_->Synchronize());
+    Backend& backend = *device_.backend;
+    KV_RETURN_IF_ERROR(backend.MeasureSparsity(layer, due_, io, absl::MakeSpan(sparsity)));
+    KV_RETURN_IF_ERROR(backend.Synchronize());
     for (size_t i = 0; i < runs_.size(); ++i) runs_[i]->by_layer[layer].push_back(sparsity[i]);
     return absl::OkStatus();
   }
 
- private:
-  Backend* backend_;
+  absl::Status Keep(int layer, const LayerActivations& io) {
+    const ActivationType type = device_.backend->activation_type();
+    const size_t row_bytes = static_cast<size_t>(device_.model->config().query_size()) *
+                             (type == ActivationType::kFloat32 ? 4 : 2);
+    activations_.resize((queries_->kept().back().row + 1) * row_bytes);
+    KV_RETURN_IF_ERROR(device_.read_activations(io.q, absl::MakeSpan(activations_)));
+    queries_->Take(layer, type, activations_.data());
+    return absl::OkStatus();
+  }
+
+  const Device& device_;
   absl::Span<const int> layers_;
   std::vector<uint32_t> due_;
   std::vector<SparsityRun*> runs_;
+  QuerySamples* queries_;
+  std::vector<uint8_t> activations_;
 };
 
 class Sampler {
  public:
-  Sampler(Model* model, Backend* backend, PagePool* pool, absl::Span<const SampledPrompt> prompts,
-          const SamplerOptions& options)
-      : model_(model),
-        backend_(backend),
+  Sampler(const Device& device, PagePool* pool, absl::Span<const SampledPrompt> prompts,
+          const SamplerOptions& options, QuerySamples* queries)
+      : device_(device),
+        model_(device.model.get()),
+        backend_(device.backend.get()),
         pool_(pool),
         prompts_(prompts),
         options_(options),
-        layers_(static_cast<size_t>(model->config().layers)) {
+        queries_(queries),
+        layers_(static_cast<size_t>(model_->config().layers)),
+        order_(prompts.size()) {
     std::iota(layers_.begin(), layers_.end(), 0);
+    // Longest first: a long chain that starts last would run alone in the end.
+    std::iota(order_.begin(), order_.end(), size_t{0});
+    std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) {
+      return prompts[a].max_new_tokens > prompts[b].max_new_tokens;
+    });
     runs_.resize(prompts.size());
-    for (SparsityRun& run : runs_) run.by_layer.resize(model->config().layers);
+    for (SparsityRun& run : runs_) run.by_layer.resize(layers_.size());
     for (uint32_t i = options.batch; i > 0; --i) free_open_groups_.push_back(i - 1);
   }
 
@@ -81,7 +112,7 @@ class Sampler {
   void Admit() {
     while (next_ < prompts_.size() && !free_open_groups_.empty()) {
       Chain chain;
-      chain.index = next_++;
+      chain.index = order_[next_++];
       chain.cache = std::make_unique<SequenceCache>(
           pool_, backend_,
           SequenceCacheOptions{
@@ -106,6 +137,7 @@ class Sampler {
     std::vector<uint32_t> logit_rows, due;
     std::vector<Chain*> stepping, sampling;
     std::vector<SparsityRun*> due_runs;
+    std::vector<KeptToken> kept;
     for (Chain& chain : chains_) {
       const std::vector<int32_t>& prompt = prompts_[chain.index].tokens;
       const auto left = static_cast<uint32_t>(prompt.size()) - chain.prompt_done;
@@ -125,13 +157,20 @@ class Sampler {
       if (left > count) continue;
       logit_rows.push_back(row + count - 1);
       sampling.push_back(&chain);
-      if (left > 0 || !IsDue(chain)) continue;
+      if (left > 0) continue;
+      if (const std::optional<uint32_t> slot = queries_->Offer(); slot.has_value()) {
+        const SequenceView& view = views.back();
+        kept.push_back(
+            {.row = row, .position = view.open_position + view.open_count, .slot = *slot});
+      }
+      if (!IsDue(chain)) continue;
       due.push_back(static_cast<uint32_t>(rows.size() - 1));
       due_runs.push_back(&runs_[chain.index]);
     }
     const std::vector<SampleSpec> greedy(logit_rows.size());
     std::vector<int32_t> chosen(logit_rows.size());
-    Observer observer(backend_, layers_, std::move(due), due_runs);
+    queries_->BeginStep(std::move(kept));
+    Observer observer(device_, layers_, std::move(due), due_runs, queries_);
     KV_RETURN_IF_ERROR(model_->Generate({.tokens = tokens,
                                          .sequences = views,
                                          .rows = rows,
@@ -195,12 +234,15 @@ class Sampler {
     return absl::OkStatus();
   }
 
+  const Device& device_;
   Model* model_;
   Backend* backend_;
   PagePool* pool_;
   absl::Span<const SampledPrompt> prompts_;
   const SamplerOptions& options_;
-  std::vector<int> layers_;  // all of them
+  QuerySamples* queries_;
+  std::vector<int> layers_;    // all of them
+  std::vector<size_t> order_;  // of the prompts' starts
   std::vector<SparsityRun> runs_;
   std::vector<Chain> chains_;
   std::vector<uint32_t> free_open_groups_;
@@ -210,12 +252,12 @@ class Sampler {
 
 }  // namespace
 
-absl::StatusOr<std::vector<SparsityRun>> SampleSparsity(Model* model, Backend* backend,
-                                                        PagePool* pool,
-                                                        absl::Span<const SampledPrompt> prompts,
-                                                        const SamplerOptions& options,
-                                                        const SamplerHandler& on_step) {
-  return Sampler(model, backend, pool, prompts, options).Run(on_step);
+absl::StatusOr<std::vector<SparsityRun>> SampleRuns(const Device& device, PagePool* pool,
+                                                    absl::Span<const SampledPrompt> prompts,
+                                                    const SamplerOptions& options,
+                                                    QuerySamples* queries,
+                                                    const SamplerHandler& on_step) {
+  return Sampler(device, pool, prompts, options, queries).Run(on_step);
 }
 
 uint64_t PoolBytesFor(const CacheShape& shape, absl::Span<const SampledPrompt> prompts,

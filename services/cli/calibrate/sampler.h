@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Full-cache runs that record the attention sparsity of every layer: what a calibration is made of.
+// Full-cache runs that record the attention sparsity of every layer, and a sample of the queries:
+// what a calibration and a query codebook are made of.
 // Greedy and in a fixed order, so that the same model and prompts give the same samples.
 #pragma once
 
@@ -10,8 +11,8 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/policy/calibration.h"
-#include "kernels/backend.h"
-#include "services/decode/model/model.h"
+#include "services/cli/calibrate/query_samples.h"
+#include "services/decode/device/device.h"
 #include "services/decode/pool/page_pool.h"
 
 namespace palimpsest::cli {
@@ -30,20 +31,20 @@ struct SamplerOptions {
 struct SamplerProgress {
   uint32_t prompts_done = 0;
   uint64_t tokens_generated = 0;
-  uint64_t samples = 0;  // (chain, step) pairs measured
+  uint64_t samples = 0;  // (chain, step) pairs whose sparsity was measured
 };
 
 // Called after each step. An error ends the sampling with it.
 using SamplerHandler = std::function<absl::Status(const SamplerProgress&)>;
 
-// One run a prompt, in order. ResourceExhausted when the pool cannot hold the chains, DataLoss when
-// a logit is not finite; what the model or the backend says otherwise. REQUIRES: the model may
-// observe every layer.
-absl::StatusOr<std::vector<SparsityRun>> SampleSparsity(Model* model, Backend* backend,
-                                                        PagePool* pool,
-                                                        absl::Span<const SampledPrompt> prompts,
-                                                        const SamplerOptions& options,
-                                                        const SamplerHandler& on_step);
+// One run a prompt, in order; `queries` is offered every generated token. ResourceExhausted when
+// the pool cannot hold the chains, DataLoss when a logit is not finite; what the model or the
+// backend says otherwise. REQUIRES: the model may observe every layer.
+absl::StatusOr<std::vector<SparsityRun>> SampleRuns(const Device& device, PagePool* pool,
+                                                    absl::Span<const SampledPrompt> prompts,
+                                                    const SamplerOptions& options,
+                                                    QuerySamples* queries,
+                                                    const SamplerHandler& on_step);
 
 // Bytes of a pool that holds any `batch` of these prompts' chains at once.
 uint64_t PoolBytesFor(const CacheShape& shape, absl::Span<const SampledPrompt> prompts,
