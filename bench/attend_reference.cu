@@ -114,9 +114,8 @@ __global__ void ReferenceKernel(PagesOnDevice on, int layer, uint32_t open_count
       }
     }
   }
-  const uint64_t lanes = uint64_t(on.pool.layers) * on.pool.kv_heads;
-  const uint8_t* open =
-      on.pool.open_groups + (blockIdx.y * lanes + lane_index) * 2 * kGroupTokens * dim * 2;
+  const uint8_t* open = on.pool.open_groups + blockIdx.y * on.pool.open_group_bytes +
+                        lane_index * 2 * kGroupTokens * dim * 2;
   for (uint32_t t = 0; warp == 0 && t < open_count; ++t) {
     const uint8_t* k = open + t * dim * 2;
     state.Fold({{}, k, nullptr, k + kGroupTokens * dim * 2, nullptr}, query, dim, scale);

@@ -2,7 +2,8 @@
 // kDim / 16 neighbouring threads a head of a row, each with 8 channels and the 8 that RoPE pairs
 // them with: two 16-byte loads, two 16-byte stores, everything between in registers.
 //
-// Bytes of a row and layer: q, k and v once in, once out; 4 * kDim of the RoPE table, from L2 for
+// Bytes of a row and layer: q, k and v once in, once out (q twice, where a sequence keeps its newest
+// queries); 4 * kDim of the RoPE table, from L2 for
 // all heads but one. At decode sizes the launch costs more than the bytes.
 #include <cuda_bf16.h>
 
@@ -99,11 +100,18 @@ __device__ __nv_bfloat16* Target(const AppendParams& p, Head head, uint32_t row,
   if (head.kind == HeadKind::kQuery) {
     return static_cast<__nv_bfloat16*>(p.q_out) + (size_t{row} * p.q.heads + head.index) * kDim;
   }
-  const size_t lane =
-      (size_t{at.open_group} * p.pool.layers + p.layer) * p.pool.kv_heads + head.index;
+  const uint32_t lane = p.layer * p.pool.kv_heads + head.index;
   const size_t slot = (head.kind == HeadKind::kValue ? kGroupTokens : 0) + at.slot;
-  return reinterpret_cast<__nv_bfloat16*>(p.pool.open_groups) +
-         (lane * 2 * kGroupTokens + slot) * kDim;
+  return reinterpret_cast<__nv_bfloat16*>(p.pool.OpenLane(at.open_group, lane)) + slot * kDim;
+}
+
+// Where the head's query is kept.
+template <int kDim>
+__device__ __nv_bfloat16* KeptQuery(const AppendParams& p, Head head, const StepRow& at) {
+  const size_t of_head =
+      (size_t{at.open_group} * p.pool.layers + p.layer) * p.pool.query_heads + head.index;
+  return reinterpret_cast<__nv_bfloat16*>(p.queries.queries) +
+         (of_head * p.queries.window + at.position % p.queries.window) * kDim;
 }
 
 template <int kDim>
@@ -153,9 +161,19 @@ __global__ void __launch_bounds__(kThreads) AppendKernel(const __grid_constant__
     p.faults.Raise(
         {.kind = FaultKind::kNotFinite, .sequence = row, .layer = static_cast<uint32_t>(p.layer)});
   }
+  if (is_query && at.keeps_query && p.queries.queries != nullptr) {
+    __nv_bfloat16* to = KeptQuery<kDim>(p, head, at) + channel;
+    Store8(x, to);
+    Store8(x + 8, to + kDim / 2);
+  }
+  if (is_query && p.q_out == nullptr) return;
   __nv_bfloat16* to = Target<kDim>(p, head, row, at) + channel;
   Store8(x, to);
   Store8(x + 8, to + kDim / 2);
+  if (p.pool.slot_scores && head.kind == HeadKind::kKey && channel == 0) {
+    const uint32_t lane_index = p.layer * p.pool.kv_heads + head.index;
+    p.pool.OpenScores(at.open_group, lane_index)[at.slot] = 0.0f;
+  }
 }
 
 template <int kDim>

@@ -121,19 +121,18 @@ class Attention {
     const uint32_t lane_index = p_.layer * p_.pool.kv_heads + item.kv_head;
     stream_.Begin(p_.buffers.page_entries + item.first_page, item.page_count, lane_index,
                   item.stage_bytes_16 * 16u, ring_bytes_);
-    const size_t lanes = size_t{item.open_group} * p_.pool.layers * p_.pool.kv_heads + lane_index;
-    const uint8_t* open = p_.pool.open_groups + lanes * kOpenLaneBytes;
+    const uint8_t* open = p_.pool.OpenLane(item.open_group, lane_index);
     WaitForPredecessor();
     if (item.with_open_group != 0) PrefetchOpenGroup(open);
     LoadQueries(item);
     WarpState<kDim> state;
-    tile_ = item.kv_head * p_.trace.tiles + item.first_page - p_.trace.first_page;
-    traced_ = kTraced && item.row_count == 1;
+    if (kTraced) BeginTrace(item, item.first_page - p_.trace.first_page);
     for (uint32_t i = 0; i < item.page_count; ++i) {
       FoldPage(stream_.Next(), state);
       stream_.Release();
-      ++tile_;
+      if (kTraced) tile_ += p_.pool.kv_heads * p_.trace.blocks;
     }
+    if (kTraced) BeginTrace(item, p_.trace.pages_max + item.row);
     if (item.with_open_group != 0) FoldOpenGroup(open, item, state);
     state.Finish();
     if (item.team_size > 1 && !MergeTeam(item, state)) return;
@@ -227,15 +226,22 @@ class Attention {
     TileValues<kFormat, kDim>(tile, p, state.o);
   }
 
+  // The next tile to trace is of page `page`.
+  __device__ void BeginTrace(const AttendItem& item, uint32_t page) {
+    tile_ = (page * p_.pool.kv_heads + item.kv_head) * p_.trace.blocks +
+            item.first_query / kTileQueries;
+    traced_ = item.slot_use != SlotUse::kNone && lane_ % 4 < p_.trace.pairs;
+  }
+
   // Leaves the tile's probabilities behind, which are relative to max - value_exponent.
   __device__ __forceinline__ void Trace(const uint32_t (&p)[2], const WarpState<kDim>& state,
                                         float value_exponent) const {
-    const uint32_t slot = SlotOfRow(lane_ / 4), t = lane_ % 4;
-    uint32_t* to = p_.trace.probabilities + (size_t{tile_} * kSlotsPerPage + slot) * 4 + t;
+    const uint32_t slot = SlotOfRow(lane_ / 4), t = lane_ % 4, pairs = p_.trace.pairs;
+    uint32_t* to = p_.trace.probabilities + (size_t{tile_} * kSlotsPerPage + slot) * pairs + t;
     to[0] = p[0];
-    to[8 * 4] = p[1];
+    to[8 * pairs] = p[1];
     if (lane_ < 4) {
-      reinterpret_cast<float2*>(p_.trace.references)[size_t{tile_} * 4 + t] =
+      reinterpret_cast<float2*>(p_.trace.references)[size_t{tile_} * pairs + t] =
           make_float2(state.max[0] - value_exponent, state.max[1] - value_exponent);
     }
   }
@@ -243,7 +249,6 @@ class Attention {
   // The open group lies like the lane of a bf16 page. Causal inside the step.
   __device__ void FoldOpenGroup(const uint8_t* open, const AttendItem& item,
                                 WarpState<kDim>& state) {
-    tile_ = item.kv_head * p_.trace.tiles + p_.trace.pages_max + item.row;
     float s[4];
     const uint8_t* values = open + Logits<Format::kBf16>(open, s);
     const uint32_t slot = SlotOfRow(lane_ / 4);
@@ -264,8 +269,10 @@ class Attention {
       const uint32_t index = item.first_query + 2 * (lane_ % 4) + i;
       if (index >= item.query_count) continue;
       if (kTraced && traced_ && lane_ < 4) {
-        const uint32_t pair = item.row * p_.pool.kv_heads + item.kv_head;
-        p_.trace.log_sums[pair * kTileQueries + index] = state.max[i] + log2f(state.sum[i]);
+        const uint32_t block = (item.row * p_.pool.kv_heads + item.kv_head) * p_.trace.blocks +
+                               item.first_query / kTileQueries;
+        p_.trace.log_sums[(block * p_.trace.pairs + lane_) * 2 + i] =
+            state.max[i] + log2f(state.sum[i]);
       }
       const float inverse = 1.0f / state.sum[i];  // a row sees at least itself
       uint32_t words[kSteps];
@@ -374,8 +381,8 @@ class Attention {
   const uint32_t warp_;
   const uint32_t lane_;
   uint32_t ring_bytes_ = kRingBytes;
-  uint32_t tile_ = 0;  // of the trace, the one at hand
-  bool traced_ = false;
+  uint32_t tile_ = 0;    // of the trace, the one at hand
+  bool traced_ = false;  // does this thread leave anything there?
   PageStream stream_;
   QueryTile<kDim> q_;
 };

@@ -19,16 +19,21 @@ struct AttendBuffers {
   uint32_t* arrivals = nullptr;          // [pairs_max], zero between launches
 };
 
-// What a traced launch leaves behind of its softmax, for attention_mass.h. A *tile* is 16 slots of
-// one KV head: tile i < pages_max is the step's i-th page, tile pages_max + r the open group of the
-// sequence whose one row is r. Sequences that add several rows are not traced.
+// What a traced launch leaves behind of its softmax, for slot_scores.h: of items whose slot_use is
+// not kNone, the probability of each slot and query head. *Pages* are the step's, first_page being
+// the first; behind them come open groups: that of the sequence whose one row is r is page
+// pages_max + r. Query heads of a KV group are stored in pairs, `blocks` times 2, 4 or 8 of them;
+// the last may be of no head.
 struct AttendTrace {
-  uint32_t* probabilities = nullptr;  // [kv_heads][tiles][16 slots][8 queries] bf16, unnormalised
-  float* references = nullptr;        // [kv_heads][tiles][8]: log2 of what they are relative to
-  float* log_sums = nullptr;          // [rows][kv_heads][8]: log2 of the softmax's denominators
-  uint32_t first_page = 0;            // index of the step's first page entry
+  // [pages][kv_heads][blocks][16 slots][pairs] two bf16, unnormalised.
+  uint32_t* probabilities = nullptr;
+  float* references = nullptr;  // [pages][kv_heads][blocks][pairs][2]: log2 of what they are
+                                // relative to
+  float* log_sums = nullptr;    // [rows][kv_heads][blocks][pairs][2]: log2 of the denominators
+  uint32_t first_page = 0;      // index of the step's first page entry
   uint32_t pages_max = 0;
-  uint32_t tiles = 0;  // pages_max + rows_max
+  uint32_t blocks = 1;
+  uint32_t pairs = 4;  // 1, 2 or 4
 };
 
 // The grid this device gets for head_dim; its bounds size the buffers above. `rows_max` and

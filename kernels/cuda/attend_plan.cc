@@ -140,7 +140,9 @@ AttendItem ItemOf(const StepSequence& sequence, const SequencePages& pages, uint
           .stage_bytes_16 = static_cast<uint16_t>(lane_bytes / 16),
           .row_count = static_cast<uint8_t>(sequence.row_count),
           .open_count = static_cast<uint8_t>(sequence.open_count),
-          .with_open_group = 1};
+          .with_open_group = 1,
+          .slot_use = sequence.slot_use,
+          .evict_from = sequence.evict_from};
 }
 
 }  // namespace

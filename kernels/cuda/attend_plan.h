@@ -43,7 +43,8 @@ struct AttendItem {
   // A warp of a team has the piece as its last item, except the last of the team, which may go on
   // to further pieces; its state then has to be kept elsewhere.
   uint8_t team_goes_on = 0;
-  uint8_t reserved[6] = {};
+  SlotUse slot_use = SlotUse::kNone;
+  uint32_t evict_from = 0;
 };
 static_assert(sizeof(AttendItem) == 48);
 

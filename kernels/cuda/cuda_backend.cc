@@ -10,12 +10,12 @@
 #include "kernels/cuda/annealer.h"
 #include "kernels/cuda/append.h"
 #include "kernels/cuda/attend.h"
-#include "kernels/cuda/attention_mass.h"
 #include "kernels/cuda/device_context.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/fault.h"
 #include "kernels/cuda/order_staging.h"
 #include "kernels/cuda/sealer.h"
+#include "kernels/cuda/slot_scorer.h"
 #include "kernels/cuda/sparsity_meter.h"
 #include "kernels/cuda/step_staging.h"
 #include "kernels/pool_layout.h"
@@ -65,11 +65,7 @@ class CudaBackendImpl final : public CudaBackend {
                          absl::Span<const StepRows> rows) override;
   absl::Status Append(int layer, const LayerActivations& io) override;
   absl::Status AppendProjected(int layer, const ProjectedQkv& io, uint32_t padded_rows) override;
-  absl::Status Attend(int layer, const LayerActivations& io) override {
-    return LaunchAttend(layer, io, /*trace=*/nullptr);
-  }
-  absl::Status AttendWithMass(int layer, const LayerActivations& io, float* mass) override;
-  uint32_t mass_tiles() const override { return trace_.tiles; }
+  absl::Status Attend(int layer, const LayerActivations& io) override;
   absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
                                const LayerActivations& io, absl::Span<float> sparsity) override;
   absl::Status Seal(absl::Span<const SequenceView> sequences,
@@ -86,6 +82,11 @@ class CudaBackendImpl final : public CudaBackend {
   absl::Status Enter() const {
     KV_RETURN_IF_ERROR(dead_);
     return Ran(cudaSetDevice(options_.device), "use the device");
+  }
+  // The same for calls that are not a layer's: they see what Attend has done, all of it.
+  absl::Status EnterBetweenLayers() const {
+    KV_RETURN_IF_ERROR(Enter());
+    return Done(slot_scorer_.Finish(device_));
   }
   absl::Status EnterStep(int layer) const {
     KV_RETURN_IF_ERROR(Enter());
@@ -111,16 +112,16 @@ class CudaBackendImpl final : public CudaBackend {
     return params;
   }
 
-  // The queries as the keys lie in the cache: rotated too, where those are.
-  absl::StatusOr<const void*> QueriesAsKeys(int layer, const void* q);
+  // The queries as the keys lie in the cache: rotated too, where those are. `keep`: also where
+  // sequences keep their newest.
+  absl::StatusOr<const void*> QueriesAsKeys(int layer, const void* q, bool keep);
   absl::Status StartAttend();
-  absl::Status StartTrace();
-  absl::Status LaunchAttend(int layer, const LayerActivations& io, const cuda::AttendTrace* trace);
 
   const PoolLayout layout_;
   const CudaOptions options_;
   mutable absl::Status dead_;  // what killed the backend
   bool in_step_ = false;
+  int queries_kept_of_ = -1;  // the layer of which AppendProjected has kept queries, before Attend
 
   cuda::Stream stream_;
   cuda::DeviceBytes pages_, open_groups_;
@@ -132,10 +133,9 @@ class CudaBackendImpl final : public CudaBackend {
   cuda::AttendGeometry attend_geometry_;
   cuda::DeviceBytes attend_parts_, attend_arrivals_;
   cuda::AttendBuffers attend_buffers_;
-  cuda::AttendTrace trace_;  // what is below, if attention mass may be asked for
-  cuda::DeviceBytes trace_probabilities_, trace_references_, trace_log_sums_;
   cuda::DeviceBytes rotated_q_;  // [rows_max, query_heads, head_dim] bf16, if keys are rotated
   cuda::SparsityMeter sparsity_;
+  mutable cuda::SlotScorer slot_scorer_;
   cuda::Sealer sealer_;
   cuda::Annealer annealer_;
 };
@@ -154,15 +154,16 @@ absl::Status CudaBackendImpl::Start() {
   device_ = {.layout = &layout_,
              .pool = {.pages = pages_.get(),
                       .open_groups = open_groups_.get(),
+                      .open_group_bytes = OpenGroupBytes(shape),
                       .layers = shape.layers,
                       .kv_heads = shape.kv_heads,
                       .head_dim = shape.head_dim,
-                      .query_heads = config.query_heads},
+                      .query_heads = config.query_heads,
+                      .slot_scores = shape.slot_scores},
              .layouts = cuda::DeviceLayoutsOf(layout_),
              .faults = faults_.sink(),
              .stream = stream};
   KV_RETURN_IF_ERROR(StartAttend());
-  if (options_.attention_mass) KV_RETURN_IF_ERROR(StartTrace());
   KV_ASSIGN_OR_RETURN(orders_,
                       cuda::OrderStaging::Make(config.open_groups, layout_.pages_max(), stream));
   KV_ASSIGN_OR_RETURN(sparsity_, cuda::SparsityMeter::Make(device_));
@@ -200,37 +201,20 @@ absl::Status CudaBackendImpl::StartAttend() {
   attend_buffers_.first_item = step_.device().first_item;
   attend_buffers_.parts = reinterpret_cast<float*>(attend_parts_.get());
   attend_buffers_.arrivals = reinterpret_cast<uint32_t*>(attend_arrivals_.get());
-  return absl::OkStatus();
-}
-
-absl::Status CudaBackendImpl::StartTrace() {
-  const BackendConfig& config = layout_.config();
-  trace_.pages_max = static_cast<uint32_t>(layout_.pages_max());
-  trace_.tiles = trace_.pages_max + config.rows_max;
-  trace_.first_page = step_.device().first_page;
-  const uint64_t queries = attend_geometry_.queries_max;
-  const uint64_t tiles = uint64_t{trace_.tiles} * config.shape.kv_heads;
-  KV_ASSIGN_OR_RETURN(trace_probabilities_,
-                      cuda::AllocateDevice(tiles * kSlotsPerPage * queries * sizeof(uint16_t),
-                                           device_.stream, "traced probabilities"));
-  KV_ASSIGN_OR_RETURN(trace_references_, cuda::AllocateDevice(tiles * queries * sizeof(float),
-                                                              device_.stream, "their references"));
-  const uint64_t pairs = uint64_t{config.rows_max} * config.shape.kv_heads;
-  KV_ASSIGN_OR_RETURN(trace_log_sums_, cuda::AllocateDevice(pairs * queries * sizeof(float),
-                                                            device_.stream, "their denominators"));
-  trace_.probabilities = reinterpret_cast<uint32_t*>(trace_probabilities_.get());
-  trace_.references = reinterpret_cast<float*>(trace_references_.get());
-  trace_.log_sums = reinterpret_cast<float*>(trace_log_sums_.get());
+  KV_ASSIGN_OR_RETURN(slot_scorer_,
+                      cuda::SlotScorer::Make(device_, attend_geometry_, attend_buffers_,
+                                             step_.device().first_page));
   return absl::OkStatus();
 }
 
 absl::Status CudaBackendImpl::BeginStep(absl::Span<const SequenceView> sequences,
                                         absl::Span<const StepRows> rows) {
   in_step_ = false;  // a refused step is none
-  KV_RETURN_IF_ERROR(Enter());
+  KV_RETURN_IF_ERROR(EnterBetweenLayers());
   KV_RETURN_IF_ERROR(CheckSequences(layout_, sequences));
   KV_RETURN_IF_ERROR(CheckRows(layout_, sequences, rows));
   KV_RETURN_IF_ERROR(Done(step_.Stage(layout_, sequences, rows, stream_.get())));
+  queries_kept_of_ = -1;
   in_step_ = true;
   return absl::OkStatus();
 }
@@ -279,6 +263,10 @@ absl::Status CudaBackendImpl::AppendProjected(int layer, const ProjectedQkv& io,
   params.rope_cos_sin = io.rope_cos_sin;
   params.positions = io.positions;
   params.rotate_k = layout_.config().rotate_keys;  // q is rotated where it is used
+  if (!params.rotate_k && annealer_.queries().queries != nullptr) {
+    params.queries = annealer_.queries();  // else Attend keeps them, rotated
+    queries_kept_of_ = layer;
+  }
   return Ran(cuda::LaunchAppend(params, stream_.get()), "append");
 }
 
@@ -287,77 +275,72 @@ absl::Status CudaBackendImpl::CheckQueries(const LayerActivations& io) const {
   return absl::InvalidArgumentError("the softmax scale is not finite");
 }
 
-absl::Status CudaBackendImpl::LaunchAttend(int layer, const LayerActivations& io,
-                                           const cuda::AttendTrace* trace) {
+absl::Status CudaBackendImpl::Attend(int layer, const LayerActivations& io) {
   KV_RETURN_IF_ERROR(EnterStep(layer));
   KV_RETURN_IF_ERROR(CheckQueries(io));
   KV_RETURN_IF_ERROR(CheckAddress(io.out, "out"));
-  KV_ASSIGN_OR_RETURN(const void* const q, QueriesAsKeys(layer, io.q));
-  return Ran(cuda::LaunchAttend(device_.pool, device_.layouts, attend_geometry_, attend_buffers_,
-                                layer, q, io.out, io.scale, trace, stream_.get()),
-             "attend");
+  KV_ASSIGN_OR_RETURN(const void* const q, QueriesAsKeys(layer, io.q, /*keep=*/true));
+  const cuda::AttendTrace* const trace = slot_scorer_.trace();
+  KV_RETURN_IF_ERROR(
+      Ran(cuda::LaunchAttend(device_.pool, device_.layouts, attend_geometry_, attend_buffers_,
+                             layer, q, io.out, io.scale, trace, stream_.get()),
+          "attend"));
+  return trace == nullptr ? absl::OkStatus() : Done(slot_scorer_.Score(device_, layer));
 }
 
-absl::Status CudaBackendImpl::AttendWithMass(int layer, const LayerActivations& io, float* mass) {
-  if (!options_.attention_mass) {
-    return absl::FailedPreconditionError("the backend was made without attention_mass");
-  }
-  KV_RETURN_IF_ERROR(CheckAddress(mass, "mass"));
-  KV_RETURN_IF_ERROR(LaunchAttend(layer, io, &trace_));
-  const uint32_t sequences_max = std::min(layout_.config().rows_max, layout_.config().open_groups);
-  return Ran(
-      cuda::LaunchAttentionMass(device_.pool, step_.device().header, step_.device().sequences,
-                                sequences_max, trace_, mass, stream_.get()),
-      "sum attention mass");
-}
-
-absl::StatusOr<const void*> CudaBackendImpl::QueriesAsKeys(int layer, const void* q) {
-  if (!layout_.config().rotate_keys) return q;
+absl::StatusOr<const void*> CudaBackendImpl::QueriesAsKeys(int layer, const void* q, bool keep) {
+  const bool rotate = layout_.config().rotate_keys;
+  const bool kept = queries_kept_of_ == layer || annealer_.queries().queries == nullptr;
+  if (keep) queries_kept_of_ = -1;
+  if (!rotate && (kept || !keep)) return q;
   const auto heads = static_cast<uint32_t>(device_.pool.query_heads);
   cuda::AppendParams params = Appending(layer, layout_.config().rows_max);
   params.q = {.data = q,
               .heads = heads,
               .row_stride = heads * static_cast<uint32_t>(device_.pool.head_dim)};
-  params.q_out = rotated_q_.get();
-  params.rotate_q = true;
-  KV_RETURN_IF_ERROR(Ran(cuda::LaunchAppend(params, stream_.get()), "rotate queries"));
-  return params.q_out;
+  params.q_out = rotated_q_.get();  // null where keys are not rotated
+  params.rotate_q = rotate;
+  if (keep) params.queries = annealer_.queries();
+  KV_RETURN_IF_ERROR(Ran(cuda::LaunchAppend(params, stream_.get()), "rotate or keep queries"));
+  return rotate ? params.q_out : q;
 }
 
 absl::Status CudaBackendImpl::MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
                                               const LayerActivations& io,
                                               absl::Span<float> sparsity) {
   KV_RETURN_IF_ERROR(EnterStep(layer));
+  KV_RETURN_IF_ERROR(EnterBetweenLayers());
   KV_RETURN_IF_ERROR(CheckWanted(wanted, step_.sequences().size(), sparsity.size()));
   KV_RETURN_IF_ERROR(CheckQueries(io));
-  KV_ASSIGN_OR_RETURN(const void* const q, QueriesAsKeys(layer, io.q));
+  KV_ASSIGN_OR_RETURN(const void* const q, QueriesAsKeys(layer, io.q, /*keep=*/false));
   return Done(sparsity_.Measure(device_, step_, layer, wanted, q, io.scale, sparsity));
 }
 
 absl::Status CudaBackendImpl::Seal(absl::Span<const SequenceView> sequences,
                                    absl::Span<const SealOrder> orders) {
-  KV_RETURN_IF_ERROR(Enter());
+  KV_RETURN_IF_ERROR(EnterBetweenLayers());
   KV_RETURN_IF_ERROR(CheckSeal(layout_, sequences, orders));
   return Done(sealer_.Seal(device_, sequences, orders, &orders_));
 }
 
 absl::Status CudaBackendImpl::Anneal(absl::Span<const SequenceView> sequences,
                                      absl::Span<const AnnealOrder> orders) {
-  KV_RETURN_IF_ERROR(Enter());
+  KV_RETURN_IF_ERROR(EnterBetweenLayers());
   KV_RETURN_IF_ERROR(CheckAnneal(layout_, sequences, orders));
   return Done(annealer_.Anneal(device_, sequences, orders, &orders_));
 }
 
 absl::Status CudaBackendImpl::Zero(PageOffset offset, uint64_t bytes) {
-  KV_RETURN_IF_ERROR(Enter());
+  KV_RETURN_IF_ERROR(EnterBetweenLayers());
   KV_RETURN_IF_ERROR(CheckRange(layout_, offset, bytes));
   if (bytes == 0) return absl::OkStatus();
   return Ran(cudaMemsetAsync(device_.pool.pages + offset, 0, bytes, stream_.get()), "zero pages");
 }
 
 absl::Status CudaBackendImpl::ZeroOpenGroup(uint32_t open_group) {
-  KV_RETURN_IF_ERROR(Enter());
+  KV_RETURN_IF_ERROR(EnterBetweenLayers());
   KV_RETURN_IF_ERROR(CheckOpenGroup(layout_, open_group));
+  KV_RETURN_IF_ERROR(Done(annealer_.ZeroQueries(device_, open_group)));
   const uint64_t bytes = OpenGroupBytes(layout_.shape());
   return Ran(
       cudaMemsetAsync(device_.pool.open_groups + open_group * bytes, 0, bytes, stream_.get()),
@@ -365,7 +348,7 @@ absl::Status CudaBackendImpl::ZeroOpenGroup(uint32_t open_group) {
 }
 
 absl::Status CudaBackendImpl::Read(PageOffset offset, absl::Span<uint8_t> out) const {
-  KV_RETURN_IF_ERROR(Enter());
+  KV_RETURN_IF_ERROR(EnterBetweenLayers());
   KV_RETURN_IF_ERROR(CheckRange(layout_, offset, out.size()));
   if (out.empty()) return absl::OkStatus();
   return Ran(cudaMemcpyAsync(out.data(), device_.pool.pages + offset, out.size(),
@@ -374,7 +357,7 @@ absl::Status CudaBackendImpl::Read(PageOffset offset, absl::Span<uint8_t> out) c
 }
 
 absl::Status CudaBackendImpl::Synchronize() {
-  KV_RETURN_IF_ERROR(Enter());
+  KV_RETURN_IF_ERROR(EnterBetweenLayers());
   KV_RETURN_IF_ERROR(Ran(cudaStreamSynchronize(stream_.get()), "wait for the device"));
   KV_RETURN_IF_ERROR(Done(faults_.Take(stream_.get())));
   return sparsity_.Deliver();

@@ -45,21 +45,10 @@ class CudaBackend : public Backend {
   // (rotating pairs (c, c + head_dim / 2)), K and V into the open groups, q to `io.q`, in one
   // launch over `padded_rows` rows; rows past the step's own are left alone.
   virtual absl::Status AppendProjected(int layer, const ProjectedQkv& io, uint32_t padded_rows) = 0;
-
-  // Attend that also tells the attention mass of every slot: its probability, summed over the query
-  // heads that share its KV head (kernels/cuda/attention_mass.h). mass: device memory,
-  // [kv_heads][mass_tiles()][16] fp32. The step's pages are tiles 0, 1, ... in the order of its
-  // rows' sequences and of their classes' block tables; tile mass_tiles() - rows_max + r is the
-  // open group of the sequence whose row is r. Sequences that add several rows get zeros.
-  // FailedPrecondition unless CudaOptions::attention_mass.
-  virtual absl::Status AttendWithMass(int layer, const LayerActivations& io, float* mass) = 0;
-  virtual uint32_t mass_tiles() const = 0;
 };
 
 struct CudaOptions {
   int device = 0;
-  // Memory for AttendWithMass: 290 bytes a page and KV head that the pool can hold.
-  bool attention_mass = false;
 };
 
 // InvalidArgument for a configuration no kernel serves (it names the setting and what is allowed),

@@ -30,6 +30,7 @@ inline DeviceLayouts DeviceLayoutsOf(const PoolLayout& pool) {
                         .v_scales_offset = static_cast<uint32_t>(page.v_scales_offset),
                         .lane_bytes = static_cast<uint32_t>(page.lane_bytes),
                         .positions_offset = page.positions_offset,
+                        .scores_offset = page.scores_offset,
                         .masks_offset = page.masks_offset};
   }
   return layouts;

@@ -38,6 +38,11 @@ struct PageLane {
     return reinterpret_cast<const uint32_t*>(page +
                                              layout->positions_offset)[lane * kSlotsPerPage + slot];
   }
+  // REQUIRES: CacheShape::slot_scores.
+  __device__ float score(uint32_t slot) const {
+    return reinterpret_cast<const float*>(page +
+                                          layout->scores_offset)[lane * kSlotsPerPage + slot];
+  }
   // Two lanes' masks share a word; the word is in the page, which is padded to 16 bytes.
   __device__ void ClearLive(uint32_t slot) const {
     uint8_t* mask = page + layout->masks_offset + lane * 2;
@@ -80,8 +85,8 @@ __device__ __forceinline__ void ForEachLiveSlot(const DevicePool& pool,
   }
 }
 
-// 16 channels of one slot's K, one scale block, as loaded. Pair(i) is channels 2i and 2i + 1 as
-// bf16, times 2^-FactorExponent(kFormat). Zeros until it is loaded.
+// 16 channels of one slot's K (or V, which lies alike), one scale block, as loaded. Pair(i) is
+// channels 2i and 2i + 1 as bf16, times 2^-FactorExponent(kFormat). Zeros until it is loaded.
 template <Format kFormat>
 struct KeyBlock {
   static constexpr int kWords = BitsPerElement(kFormat) / 2;

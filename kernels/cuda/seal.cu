@@ -3,6 +3,7 @@
 // masks of the class's pages (2 bytes a lane and page) once or twice. For an 8B model (32 layers, 8
 // KV heads of 128): 2 MiB in, 0.6 MiB out as nvfp4.
 #include "kernels/cuda/codec.cuh"
+#include "kernels/cuda/page_lane.cuh"
 #include "kernels/cuda/seal.h"
 
 namespace palimpsest::cuda {
@@ -46,7 +47,7 @@ __global__ void __launch_bounds__(kLanesPerCta* kStrips)
     *p.refused_call = p.call;
     p.faults.Raise({.kind = FaultKind::kTooFewDeadSlots,
                     .sequence = order.sequence,
-                    .thought = order.thought,
+                    .thought = static_cast<uint32_t>(order.thought),
                     .layer = lane / p.pool.kv_heads,
                     .kv_head = lane % p.pool.kv_heads,
                     .found = before + dead,
@@ -100,6 +101,54 @@ __device__ void MarkLive(const SlotPlace* places, uint32_t first, uint32_t count
   *mask = static_cast<uint16_t>(*mask | live);
 }
 
+// Adds the magnitudes of block `index`, as it was stored, to `sum`, channel by channel.
+template <Format kFormat>
+__device__ float AddMagnitudes(const uint8_t* data, const uint8_t* scales, uint32_t index,
+                               float sum) {
+  constexpr float kFactor = PowerOfTwo(FactorExponent<kFormat>());
+  KeyBlock<kFormat> block;
+  block.Load(data, scales, index);
+  block.PrepareScale();
+#pragma unroll
+  for (int i = 0; i < kChannelsPerScale / 2; ++i) {
+    const uint32_t pair = block.Pair(i);
+    sum = __fadd_rn(sum, fabsf(__uint_as_float(pair << 16)) * kFactor);
+    sum = __fadd_rn(sum, fabsf(__uint_as_float(pair & 0xffff0000u)) * kFactor);
+  }
+  return sum;
+}
+
+__device__ float AddMagnitudes(Format format, const uint8_t* data, const uint8_t* scales,
+                               uint32_t index, float sum) {
+  switch (format) {
+    case Format::kBf16:
+      return AddMagnitudes<Format::kBf16>(data, scales, index, sum);
+    case Format::kFp8:
+      return AddMagnitudes<Format::kFp8>(data, scales, index, sum);
+    case Format::kNvfp4:
+      return AddMagnitudes<Format::kNvfp4>(data, scales, index, sum);
+    case Format::kTernary:
+      return AddMagnitudes<Format::kTernary>(data, scales, index, sum);
+  }
+  return sum;
+}
+
+// The L1 norm of a token's V, of which neighbouring threads have just written a block each: in
+// channel order from thread to thread, because the bytes must be the CPU's. In the last of them.
+template <int kDim>
+__device__ float ValueNorm(Format format, const uint8_t* data, const uint8_t* scales, uint32_t slot,
+                           uint32_t block) {
+  constexpr uint32_t kBlocks = kDim / kChannelsPerScale;
+  const uint32_t mask = ((1u << kBlocks) - 1) << (threadIdx.x % 32 / kBlocks * kBlocks);
+  float norm = 0.0f;
+  for (uint32_t turn = 0; turn < kBlocks; ++turn) {
+    if (turn == block) norm = AddMagnitudes(format, data, scales, slot * kBlocks + block, norm);
+    const float so_far = __shfl_sync(mask, norm, turn, kBlocks);
+    if (turn < block) norm = so_far;
+  }
+  return norm;
+}
+
 // A CTA is a lane of an order; a thread one block of 16 channels of one token's K or V, in the
 // order in which they lie in the open group. What costs time is waiting for three loads, each of
 // which says where the next is; so registers are held down to 40 for three quarters of all warps.
@@ -116,8 +165,7 @@ __global__ void __launch_bounds__(2 * kDim, 768 / kDim)
   const bool is_value = threadIdx.x >= kGroupTokens * kBlocks;
   if (*p.refused_call == p.call || token >= order.open_count) return;
 
-  const auto* open = reinterpret_cast<const uint4*>(p.pool.open_groups) +
-                     (size_t{order.open_group} * lanes + lane) * (2 * kGroupTokens * kBlocks * 2);
+  const auto* open = reinterpret_cast<const uint4*>(p.pool.OpenLane(order.open_group, lane));
   const RawBlock raw = {open[2 * threadIdx.x], open[2 * threadIdx.x + 1]};
 
   const SlotPlace* places = p.places + size_t{blockIdx.x} * kGroupTokens;
@@ -126,14 +174,24 @@ __global__ void __launch_bounds__(2 * kDim, 768 / kDim)
   const DeviceLayout& layout = p.layouts.of[order.format_pair];
   uint8_t* page = p.pool.pages + (place - slot);
   uint8_t* bytes = page + size_t{lane} * layout.lane_bytes;
+  auto* scores = reinterpret_cast<float*>(page + layout.scores_offset) + lane * kSlotsPerPage;
   if (is_value) {
-    WriteBlock<kDim>(static_cast<Format>(order.format_pair % 4), raw, slot, block,
-                     bytes + layout.v_data_offset, bytes + layout.v_scales_offset);
+    const auto format = static_cast<Format>(order.format_pair % 4);
+    uint8_t* data = bytes + layout.v_data_offset;
+    uint8_t* scales = bytes + layout.v_scales_offset;
+    WriteBlock<kDim>(format, raw, slot, block, data, scales);
+    if (order.slot_score == SlotScore::kValueNorm) {
+      const float norm = ValueNorm<kDim>(format, data, scales, slot, block);
+      if (block + 1 == kBlocks) scores[slot] = norm;
+    }
   } else {
     WriteBlock<kDim>(static_cast<Format>(order.format_pair / 4), raw, slot, block, bytes,
                      bytes + layout.k_scales_offset);
   }
   if (is_value || block != 0) return;
+  if (order.slot_score == SlotScore::kAttentionReceived) {
+    scores[slot] = p.pool.OpenScores(order.open_group, lane)[token];
+  }
   reinterpret_cast<uint32_t*>(page + layout.positions_offset)[lane * kSlotsPerPage + slot] =
       order.open_position + token;
   const bool first_of_page =

@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "common/base/selector.h"
+#include "common/base/thought.h"
 #include "kernels/cuda/fault_sink.h"
 #include "kernels/cuda/step_tables.h"
 
@@ -24,12 +26,10 @@ struct SealEntry {
   uint32_t open_position = 0;
   uint32_t format_pair = 0;
   uint32_t sequence = 0;  // for what is told of a fault
-  uint32_t thought = 0;
+  Thought thought{};
+  SlotScore slot_score{};
 };
 static_assert(sizeof(SealEntry) == 32);
-
-// Where a token goes: the page's offset, with the slot in the low four bits.
-using SlotPlace = uint64_t;
 
 struct SealParams {
   DevicePool pool;

@@ -28,7 +28,8 @@ absl::StatusOr<SealTables> StageOrders(absl::Span<const SequenceView> sequences,
                         .open_position = view.open_position,
                         .format_pair = static_cast<uint32_t>(FormatPair(format)),
                         .sequence = orders[i].sequence,
-                        .thought = static_cast<uint32_t>(orders[i].thought)};
+                        .thought = orders[i].thought,
+                        .slot_score = view.slot_score};
     next = PutPages(pages, format, next);
   }
   return staging->End<SealEntry>(orders.size(), next - tables.pages, stream);

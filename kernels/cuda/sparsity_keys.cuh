@@ -62,9 +62,7 @@ struct Head {
 
   __device__ uint32_t pages() const { return sequence.page_count; }
   __device__ const uint8_t* open_keys() const {
-    const DevicePool& pool = launch.params.pool;
-    const size_t group_lane = size_t{sequence.open_group} * pool.layers * pool.kv_heads + lane;
-    return pool.open_groups + group_lane * (2 * kGroupTokens * 2) * pool.head_dim;
+    return launch.params.pool.OpenLane(sequence.open_group, lane);
   }
 };
 

@@ -24,6 +24,13 @@ static_assert(kPageAlignment >= kFormatPairs);
 using SlotPlace = uint64_t;
 static_assert(kPageAlignment >= kSlotsPerPage);
 
+// What a step's attention does to the scores of a sequence's slots (SequenceView::slot_score).
+enum class SlotUse : uint8_t {
+  kNone = 0,
+  kAddReceived = 1,  // adds the attention they received
+  kEvict = 2,        // weighs them, and evicts a token
+};
+
 // One sequence of the step: number i has the rows of the step's StepRows i (sequences without new
 // rows are left out). Its pages lie at page_entries[first_page ...], class after class.
 struct StepSequence {
@@ -34,7 +41,8 @@ struct StepSequence {
   uint32_t open_position = 0;
   uint32_t row = 0;  // its rows are [row, row + row_count) of the step's activations
   uint32_t row_count = 0;
-  uint32_t reserved = 0;
+  SlotUse slot_use = SlotUse::kNone;
+  uint32_t evict_from = 0;  // with kEvict
 };
 
 // One row of the activations: where its K and V go. A row below the step's last that no sequence
@@ -42,7 +50,8 @@ struct StepSequence {
 constexpr uint32_t kNoRow = ~uint32_t{0};
 struct StepRow {
   uint32_t open_group = 0;  // or kNoRow
-  uint32_t slot = 0;        // in the open group
+  uint16_t slot = 0;        // in the open group
+  bool keeps_query = false;  // its queries are of the newest that the sequence keeps
   uint32_t position = 0;    // in its sequence, for RoPE
   uint32_t sequence = 0;    // index into the step's sequences
 };
@@ -54,13 +63,14 @@ struct StepHeader {
   uint32_t reserved = 0;
 };
 
-// Offsets of one format pair's page, as kernels need them: PageLayout in 32 bytes.
+// Offsets of one format pair's page, as kernels need them: PageLayout in 40 bytes.
 struct DeviceLayout {
   uint32_t k_scales_offset = 0;
   uint32_t v_data_offset = 0;
   uint32_t v_scales_offset = 0;
   uint32_t lane_bytes = 0;
   uint64_t positions_offset = 0;
+  uint64_t scores_offset = 0;
   uint64_t masks_offset = 0;
 };
 struct DeviceLayouts {
@@ -70,11 +80,26 @@ struct DeviceLayouts {
 // The pool on the device, by value to every kernel.
 struct DevicePool {
   uint8_t* pages = nullptr;
-  uint8_t* open_groups = nullptr;  // OpenGroupBytes each
+  uint8_t* open_groups = nullptr;
+  uint64_t open_group_bytes = 0;  // of each
   int layers = 0;
   int kv_heads = 0;
   int head_dim = 0;
   int query_heads = 0;
+  bool slot_scores = false;
+
+#ifdef __CUDACC__
+  // `lane`: layer * kv_heads + kv_head. K of 16 tokens, then V; and the tokens' scores, where there
+  // are any.
+  __device__ uint8_t* OpenLane(uint32_t open_group, uint32_t lane) const {
+    const uint32_t lane_bytes = 2 * kGroupTokens * 2 * static_cast<uint32_t>(head_dim);
+    return open_groups + open_group * open_group_bytes + size_t{lane} * lane_bytes;
+  }
+  __device__ float* OpenScores(uint32_t open_group, uint32_t lane) const {
+    const auto lanes = static_cast<uint32_t>(layers * kv_heads);
+    return reinterpret_cast<float*>(OpenLane(open_group, lanes)) + lane * kGroupTokens;
+  }
+#endif
 };
 
 }  // namespace palimpsest::cuda

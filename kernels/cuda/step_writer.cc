@@ -16,9 +16,16 @@ uint64_t PageCount(const SequenceView& view) {
   return count;
 }
 
-// Where each row of the step goes. Returns how many rows there are, gaps included.
+SlotUse UseOfSlots(const SequenceView& view, const StepRows& rows) {
+  if (view.evict_from != kNoEviction) return SlotUse::kEvict;
+  const bool received = view.slot_score == SlotScore::kAttentionReceived && rows.count == 1;
+  return received ? SlotUse::kAddReceived : SlotUse::kNone;
+}
+
+// Where each row of the step goes, and which of `window` queries are kept. Returns how many rows
+// there are, gaps included.
 uint32_t PutRows(absl::Span<const SequenceView> sequences, absl::Span<const StepRows> rows,
-                 StepRow* to) {
+                 uint32_t window, StepRow* to) {
   uint32_t end = 0, taken = 0;
   for (const StepRows& r : rows) {
     end = std::max(end, r.row + r.count);
@@ -30,7 +37,9 @@ uint32_t PutRows(absl::Span<const SequenceView> sequences, absl::Span<const Step
     for (uint32_t j = 0; j < rows[i].count; ++j) {
       const uint32_t slot = view.open_count + j;
       to[rows[i].row + j] = {.open_group = view.open_group,
-                             .slot = slot,
+                             .slot = static_cast<uint16_t>(slot),
+                             // Of a step's rows only the last have room, each in a place of its own.
+                             .keeps_query = view.keeps_queries && j + window >= rows[i].count,
                              .position = view.open_position + slot,
                              .sequence = i};
     }
@@ -89,7 +98,9 @@ uint64_t StepWriter::PutSequences(const PoolLayout& pool, absl::Span<const Seque
                           .open_count = view.open_count,
                           .open_position = view.open_position,
                           .row = r.row,
-                          .row_count = r.count});
+                          .row_count = r.count,
+                          .slot_use = UseOfSlots(view, r),
+                          .evict_from = view.evict_from});
   }
   return next - pages;
 }
@@ -109,7 +120,7 @@ absl::StatusOr<uint64_t> StepWriter::Write(const PoolLayout& pool,
   const uint64_t pages_end =
       PutSequences(pool, sequences, rows, offsets_.pages / sizeof(PageEntry), to.pages);
   std::copy(sequences_.begin(), sequences_.end(), to.sequences);
-  const uint32_t row_count = PutRows(sequences, rows, to.rows);
+  const uint32_t row_count = PutRows(sequences, rows, pool.config().query_window, to.rows);
 
   const auto first_item = static_cast<uint32_t>(
       (pages_end * sizeof(PageEntry) + sizeof(AttendItem) - 1) / sizeof(AttendItem));

@@ -62,6 +62,8 @@ class RandomSequence {
   const std::vector<PageOffset>& pages(Thought thought) const { return pages_[Index(thought)]; }
   Bf16Numbers& numbers() { return numbers_; }
 
+  // What the slots of the tokens to come carry.
+  void CarryScores(SlotScore score) { view_.slot_score = score; }
   // Positions [from, to) are left out: the next token comes at `to`.
   void SkipTo(uint32_t position) { view_.open_position = position - view_.open_count; }
   uint32_t next_position() const { return view_.open_position + view_.open_count; }
@@ -88,18 +90,18 @@ class RandomSequence {
     live_tokens_ += count;
   }
 
+  // A token was appended by somebody else.
+  void Commit() {
+    ++view_.open_count;
+    ++live_tokens_;
+  }
+
   void Seal(Thought thought) {
-    auto& pages = pages_[Index(thought)];
-    uint32_t& used = slots_used_[Index(thought)];
-    while (pages.size() * kSlotsPerPage < used + view_.open_count) {
-      pages.push_back(source_->Take(view_.formats.of(thought)));
-    }
-    used += view_.open_count;
-    const SequenceView view = View();
-    const SealOrder order{.sequence = 0, .thought = thought};
-    pair_->OnBoth([&](Backend& backend) { return backend.Seal({&view, 1}, {&order, 1}); });
-    view_.open_position += view_.open_count;
-    view_.open_count = 0;
+    Seal(thought, [&](const auto& seal) { pair_->OnBoth(seal); });
+  }
+  // Where the two do not hold the same any more.
+  void SealOnGpu(Thought thought) {
+    Seal(thought, [&](const auto& seal) { EXPECT_EQ(seal(pair_->gpu()), absl::OkStatus()); });
   }
 
   // Groups of up to 16 tokens, sealed into random classes.
@@ -145,6 +147,21 @@ class RandomSequence {
   }
 
  private:
+  template <typename On>
+  void Seal(Thought thought, const On& on) {
+    auto& pages = pages_[Index(thought)];
+    uint32_t& used = slots_used_[Index(thought)];
+    while (pages.size() * kSlotsPerPage < used + view_.open_count) {
+      pages.push_back(source_->Take(view_.formats.of(thought)));
+    }
+    used += view_.open_count;
+    const SequenceView view = View();
+    const SealOrder order{.sequence = 0, .thought = thought};
+    on([&](Backend& backend) { return backend.Seal({&view, 1}, {&order, 1}); });
+    view_.open_position += view_.open_count;
+    view_.open_count = 0;
+  }
+
   BackendPair* const pair_;
   PageSource* const source_;
   Bf16Numbers numbers_;
