@@ -17,6 +17,7 @@ namespace palimpsest::cli {
 int RunDemo(const std::vector<std::string>& arguments);
 int RunStatus(const std::vector<std::string>& arguments);
 int RunCalibrate(const std::vector<std::string>& arguments);
+int RunLikelihood(const std::vector<std::string>& arguments);
 
 // LoadSettings for a verb. A list's flag may be repeated: `--budget 1 --budget 2` is `--budget
 // 1,2`.

@@ -27,10 +27,11 @@ struct Verb {
   absl::string_view summary;
 };
 
-constexpr std::array<Verb, 5> kVerbs = {{
+constexpr std::array<Verb, 6> kVerbs = {{
     {"demo", RunDemo, "solve problems from a compressed cache, and see what it saves and costs"},
     {"status", RunStatus, "is it healthy, and where is what"},
     {"calibrate", RunCalibrate, "find the layers and thresholds that tell kinds of thought apart"},
+    {"likelihood", RunLikelihood, "how far a compressed cache changes what a model predicts"},
     {"version", RunVersion, "what this program was built from"},
     {"help", RunHelp, "this text, or that of a verb: palimpsest help demo"},
 }};

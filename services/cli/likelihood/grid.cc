@@ -2,7 +2,6 @@
 #include "services/cli/likelihood/grid.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -59,29 +58,6 @@ absl::Status AddPoints(const GridSettings& settings, const PolicySpec& spec,
   return absl::OkStatus();
 }
 
-// Live sealed tokens that a chain has at most beside prompt and budget: what is sealed before the
-// policy chooses again.
-uint32_t TokensBeyondBudget(const PolicySpec& spec, const Policy& policy) {
-  return policy.one_segment() ? spec.window_tokens : uint32_t{kGroupTokens};
-}
-
-// Bytes averaged over the steps of decoding, against the full cache's.
-double BytesPercent(const PolicySpec& spec, uint32_t beyond, const ChainShape& chain) {
-  const uint64_t page_bytes =
-      MakePageLayout(chain.cache, spec.formats.of(Thought::kReasoning)).page_bytes +
-      sizeof(uint64_t);  // its entry in the block table
-  const uint64_t fixed = OpenGroupBytes(chain.cache) + chain.query_bytes;
-  const uint64_t live_max = uint64_t{chain.prompt_tokens} + spec.budget_tokens + beyond;
-  double held = 0, full = 0;
-  for (uint64_t tokens = chain.prompt_tokens; tokens < chain.tokens; ++tokens) {
-    const uint64_t sealed = tokens / kGroupTokens * kGroupTokens;
-    const uint64_t pages = (std::min(sealed, live_max) + kSlotsPerPage - 1) / kSlotsPerPage;
-    held += static_cast<double>(fixed + pages * page_bytes);
-    full += static_cast<double>(tokens * FullTokenBytes(chain.cache));
-  }
-  return 100 * held / full;
-}
-
 }  // namespace
 
 std::string GridPoint::BudgetLabel() const {
@@ -118,36 +94,6 @@ absl::StatusOr<std::vector<GridPoint>> MakeGrid(const GridSettings& settings) {
     }
   }
   return points;
-}
-
-absl::StatusOr<uint32_t> BudgetForBytes(const PolicySpec& spec, const ChainShape& chain,
-                                        double percent) {
-  PolicySpec probe = spec;
-  const auto allowed = [&](uint32_t budget) {
-    probe.budget_tokens = budget;
-    return NewPolicy(probe);
-  };
-  uint32_t least = 1;
-  while (least < chain.tokens && !allowed(least).ok()) ++least;
-  KV_ASSIGN_OR_RETURN(const std::unique_ptr<const Policy> policy, allowed(least));
-  const uint32_t beyond = TokensBeyondBudget(spec, *policy);
-  const auto percent_at = [&](uint32_t budget) {
-    probe.budget_tokens = budget;
-    return BytesPercent(probe, beyond, chain);
-  };
-  if (percent_at(least) > percent) {
-    return absl::OutOfRangeError(
-        absl::StrFormat("%s: %g %% of the full cache's bytes is out of reach for a text of %d "
-                        "tokens; allowed: %.2f "
-                        "or more",
-                        spec.name, percent, chain.tokens, percent_at(least)));
-  }
-  uint32_t low = least, high = std::max(chain.tokens, least + 1);  // low fits; high may not
-  while (low + 1 < high) {
-    const uint32_t middle = low + (high - low) / 2;
-    (percent_at(middle) <= percent ? low : high) = middle;
-  }
-  return low;
 }
 
 }  // namespace palimpsest::cli

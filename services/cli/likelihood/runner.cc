@@ -6,8 +6,9 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/base/status_macros.h"
+#include "services/cli/byte_budget.h"
 #include "services/cli/likelihood/forced_model.h"
 #include "services/cli/likelihood/judge.h"
 #include "services/decode/engine/engine.h"
@@ -15,6 +16,9 @@
 
 namespace palimpsest::cli {
 namespace {
+
+// How much of --bytes a policy may miss by holding more.
+constexpr double kPercentSlack = 1.1;
 
 // Chains of one text that run side by side: the full cache's and those of some points.
 struct Unit {
@@ -89,25 +93,33 @@ class Session {
   };
 
   // The policy of a point for a text; the full cache's for null.
-  absl::StatusOr<PolicySpec> SpecOf(const GridPoint* point, const LikelihoodText& text) const {
+  absl::StatusOr<PolicySpec> SpecOf(const GridPoint* point, const LikelihoodText& text) {
     if (point == nullptr) return DefaultSpec("full");
     PolicySpec spec = point->spec;
     if (!point->bytes_percent.has_value()) return spec;
-    const ChainShape chain{.cache = shape_,
-                           .query_bytes = WantsQueries(*point) ? query_bytes_ : 0,
-                           .prompt_tokens = options_.prompt_tokens,
-                           .tokens = static_cast<uint32_t>(text.tokens.size())};
-    absl::StatusOr<uint32_t> budget = BudgetForBytes(spec, chain, *point->bytes_percent);
-    if (!budget.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("--bytes: ", budget.status().message()));
+    const auto [known, fresh] = budgets_.try_emplace({point, text.tokens.size()}, 0);
+    if (fresh) {
+      // The last token is chosen, but never gets into a cache.
+      const ChainLength chain{.prompt_tokens = options_.prompt_tokens,
+                              .tokens = static_cast<uint32_t>(text.tokens.size()) - 1};
+      const CacheCosts costs{.shape = shape_, .query_heads = options_.source.config.query_heads};
+      KV_ASSIGN_OR_RETURN(const ByteBudget budget,
+                          BudgetForBytes(spec, costs, {&chain, 1}, *point->bytes_percent));
+      if (budget.percent > kPercentSlack * *point->bytes_percent) {
+        return absl::InvalidArgumentError(absl::StrFormat(
+            "--bytes: %g %% of the full cache's bytes is out of reach of %s for a text of %d "
+            "tokens; allowed: %.2f or more",
+            *point->bytes_percent, spec.name, text.tokens.size(), budget.percent));
+      }
+      known->second = budget.budget_tokens;
     }
-    spec.budget_tokens = *budget;
+    spec.budget_tokens = known->second;
     return spec;
   }
 
   // Bytes that a chain's pages may come to, generously: each class of thoughts may begin a page of
   // its own.
-  absl::StatusOr<uint64_t> PageBytes(const GridPoint* point, const LikelihoodText& text) const {
+  absl::StatusOr<uint64_t> PageBytes(const GridPoint* point, const LikelihoodText& text) {
     KV_ASSIGN_OR_RETURN(const PolicySpec spec, SpecOf(point, text));
     const uint64_t all = text.tokens.size();
     const uint64_t bounded =
@@ -122,7 +134,7 @@ class Session {
   }
 
   // What the largest units that fit a batch can want together.
-  absl::StatusOr<uint64_t> PoolBytes() const {
+  absl::StatusOr<uint64_t> PoolBytes() {
     if (options_.pool_bytes > 0) return options_.pool_bytes;
     double per_chain_max = 0;  // of a unit, averaged over its chains
     for (const Unit& unit : units_) {
@@ -247,6 +259,7 @@ class Session {
   CacheShape shape_;
   uint64_t query_bytes_ = 0;
   uint32_t batch_ = 0;
+  std::map<std::pair<const GridPoint*, size_t>, uint32_t> budgets_;  // by length of the text
   std::string device_;
   std::unique_ptr<TimedBackend> backend_;
   std::unique_ptr<Model> model_;  // may use the backend's device

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// `palimpsest likelihood` as its user has it, with the shipped reasoner as the language model.
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace palimpsest::cli {
+namespace {
+
+using testing::HasSubstr;
+
+std::string Slurp(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+class LikelihoodProcessTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string path = testing::TempDir() + "/likelihood-XXXXXX";
+    folder_ = mkdtemp(path.data());
+    std::filesystem::create_directory(folder_ + "/texts");
+    WriteText("one", "<bos> goal 22 [ 30 11 9 6 ]", 25);
+    WriteText("two", "<bos> goal 38 [ 27 26 5 2 ]", 20);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  // A text of the reasoner's words; what it says is of no interest here.
+  void WriteText(const std::string& name, const std::string& words, int times) const {
+    std::ofstream file(folder_ + "/texts/" + name + ".txt");
+    for (int i = 0; i < times; ++i) file << words << " ";
+  }
+
+  Outcome Likelihood(const std::string& flags) const {
+    const std::string out = folder_ + "/out", err = folder_ + "/err";
+    const int status = std::system(
+        absl::StrCat(PALIMPSEST, " likelihood ", flags, " > ", out, " 2> ", err).c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, Slurp(out), Slurp(err)};
+  }
+
+  std::string folder_;
+  const std::string common_ = "--model lab/reasoner/model --device cpu --quiet --prompt-tokens 16 ";
+};
+
+TEST_F(LikelihoodProcessTest, ARunIsReportedKeptAndTakenUpAgain) {
+  const std::string flags = absl::StrCat(common_, "--texts ", folder_, "/texts --results ", folder_,
+                                         "/r.jsonl --format json --policy random --budget ");
+  const Outcome first = Likelihood(flags + "32");
+  ASSERT_EQ(first.code, 0) << first.err;
+  const auto report = nlohmann::json::parse(first.out);
+  ASSERT_EQ(report["points"].size(), 1u);
+  EXPECT_EQ(report["points"][0]["texts"], 2);
+  EXPECT_EQ(report["device"], "cpu");
+  EXPECT_GT(report["points"][0]["kl_mean"].get<double>(), 0.0);
+  const std::string kept = Slurp(folder_ + "/r.jsonl");
+  EXPECT_EQ(std::count(kept.begin(), kept.end(), '\n'), 2);
+
+  const Outcome again = Likelihood(flags + "32");
+  EXPECT_EQ(again.out, first.out);
+  EXPECT_EQ(Slurp(folder_ + "/r.jsonl"), kept);
+
+  const Outcome more = Likelihood(flags + "32,64");
+  ASSERT_EQ(more.code, 0) << more.err;
+  EXPECT_EQ(nlohmann::json::parse(more.out)["points"][0], report["points"][0]);
+  const std::string longer = Slurp(folder_ + "/r.jsonl");
+  EXPECT_EQ(longer.substr(0, kept.size()), kept);
+  EXPECT_EQ(std::count(longer.begin(), longer.end(), '\n'), 4);
+}
+
+TEST_F(LikelihoodProcessTest, ATableNamesThePolicyAndWhatItCost) {
+  const Outcome outcome = Likelihood(
+      absl::StrCat(common_, "--texts ", folder_, "/texts/one.txt --policy full --formats nvfp4"));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("nvfp4"));
+  EXPECT_THAT(outcome.out, HasSubstr("top-1 %"));
+  EXPECT_THAT(outcome.out, HasSubstr("1 text of"));
+}
+
+TEST_F(LikelihoodProcessTest, MistakesNameTheFlagAndEndWithTheCodeForThem) {
+  const std::string texts = absl::StrCat("--texts ", folder_, "/texts ");
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"--policy random --budget 64", "--model"},
+      {common_ + texts, "nothing to compare"},
+      {common_ + "--texts /nowhere.txt --policy random --budget 64", "/nowhere.txt"},
+      {common_ + texts + "--policy anticipate --budget 64", "codebook"},
+      {common_ + texts + "--policy random --bytes 1", "--bytes"},
+      {common_ + texts + "--policy random --budget 64 --batch 1", "--batch"},
+      {"--model lab/reasoner/model --policy random --budget 64 --prompt-tokens 300 " + texts,
+       "at least 316"},
+      {"--model lab/reasoner/model --prompt-tokens 64 --text-tokens 64", "text_tokens"},
+      {common_ + texts + "--policy random --budget 64 --results /nowhere/r", "/nowhere/r"},
+  };
+  for (const auto& [flags, expected] : cases) {
+    const Outcome outcome = Likelihood(flags);
+    EXPECT_EQ(outcome.code, 2) << flags;
+    EXPECT_THAT(outcome.err, HasSubstr(expected)) << flags;
+    EXPECT_EQ(outcome.out, "") << flags;
+  }
+}
+
+TEST_F(LikelihoodProcessTest, HelpShowsEveryFlagAndHowToUseThem) {
+  const Outcome outcome = Likelihood("--help");
+  EXPECT_EQ(outcome.code, 0);
+  for (const char* const text : {"--policy", "--bytes", "--formats", "--results", "EXAMPLES"}) {
+    EXPECT_THAT(outcome.out, HasSubstr(text));
+  }
+}
+
+}  // namespace
+}  // namespace palimpsest::cli
