@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/cli/eval/plan.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/build_info.h"
+#include "common/base/status_macros.h"
+#include "common/base/text.h"
+#include "services/cli/assets.h"
+#include "services/cli/fnv.h"
+#include "services/cli/json_lines.h"
+#include "services/decode/model/fingerprint.h"
+#include "services/decode/model/model_config.h"
+
+namespace palimpsest::cli {
+namespace {
+
+constexpr size_t kLengthsMax = 24;  // chains that stand for all when a budget is sought
+
+absl::StatusOr<Selector> SelectorOf(const PolicySpec& spec) {
+  KV_ASSIGN_OR_RETURN(const std::unique_ptr<const Policy> policy, NewPolicy(spec));
+  return policy->selection().selector;
+}
+
+// The file as it was given, or as it lies in the repository.
+absl::StatusOr<std::string> FindProblems(const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::exists(path, error)) return path;
+  const absl::StatusOr<std::string> shipped = FindShipped(path, "--problems FILE");
+  if (shipped.ok()) return shipped;
+  return absl::NotFoundError(absl::StrCat("--problems ", Escaped(path), ": no such file"));
+}
+
+absl::Status LoadProblems(const EvalSettings& settings, EvalInputs* inputs) {
+  ProblemRules rules{.chat = settings.chat, .instruction = settings.instruction};
+  if (rules.chat == ChatStyle::kAuto) rules.chat = ChatStyleOf(*inputs->tokenizer);
+  KV_ASSIGN_OR_RETURN(const std::string path, FindProblems(settings.problems));
+  KV_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  KV_ASSIGN_OR_RETURN(std::vector<EvalProblem> all,
+                      ParseEvalProblems(text, settings.problems, rules));
+  KV_ASSIGN_OR_RETURN(inputs->problems, Choose(std::move(all), settings.choice));
+  const auto& problems = inputs->problems;
+  inputs->order.resize(problems.size());
+  std::iota(inputs->order.begin(), inputs->order.end(), size_t{0});
+  std::stable_sort(inputs->order.begin(), inputs->order.end(), [&](size_t a, size_t b) {
+    return problems[a].chain_tokens > problems[b].chain_tokens;
+  });
+  inputs->pictured = inputs->order.front();
+  return absl::OkStatus();
+}
+
+// Lengths of the reference chains, evenly picked where there are many.
+absl::StatusOr<std::vector<ChainLength>> Lengths(const EvalSettings& settings,
+                                                 const EvalInputs& inputs) {
+  std::vector<ChainLength> lengths;
+  const size_t count = std::min(inputs.order.size(), kLengthsMax);
+  for (size_t i = 0; i < count; ++i) {
+    // The middle of the i-th of `count` equal parts.
+    const size_t at = (2 * i + 1) * inputs.order.size() / (2 * count);
+    const EvalProblem& problem = inputs.problems[inputs.order[at]];
+    KV_ASSIGN_OR_RETURN(const std::vector<int32_t> prompt,
+                        inputs.tokenizer->Encode(problem.prompt, problem.add_special));
+    ChainLength length{.prompt_tokens = static_cast<uint32_t>(prompt.size()),
+                       .tokens = problem.chain_tokens};
+    if (length.tokens == 0) length.tokens = length.prompt_tokens + settings.expect_tokens;
+    if (length.tokens <= length.prompt_tokens) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--bytes: how long a chain is must be known, and problem ", Escaped(problem.id),
+          " has no chain_tokens: give --expect-tokens, which a run of --policy full tells"));
+    }
+    lengths.push_back(length);
+  }
+  return lengths;
+}
+
+absl::Status ChooseBudgets(const EvalSettings& settings, EvalInputs* inputs) {
+  std::vector<ChainLength> lengths;
+  for (EvalPoint& point : inputs->points) {
+    if (!point.target_percent.has_value()) continue;
+    if (lengths.empty()) {
+      KV_ASSIGN_OR_RETURN(lengths, Lengths(settings, *inputs));
+    }
+    KV_ASSIGN_OR_RETURN(const ByteBudget budget,
+                        BudgetForBytes(point.spec, inputs->costs, lengths, *point.target_percent));
+    point.spec.budget_tokens = budget.budget_tokens;
+    inputs->notes.push_back(absl::StrFormat("%s for %g %% of the bytes: expected %.2f %%",
+                                            point.Label(), *point.target_percent, budget.percent));
+  }
+  return absl::OkStatus();
+}
+
+// Hash of the file that a policy's choices rest on; "" where there is none.
+absl::StatusOr<std::string> AidOf(const EvalSettings& settings, const std::string& folder,
+                                  Selector selector) {
+  std::string path;
+  if (selector == Selector::kAnticipated) {
+    path = settings.codebook.empty() ? folder + "/queries.safetensors" : settings.codebook;
+  } else if (selector == Selector::kKMeansMedoids) {
+    path = settings.calibration.empty() ? folder + "/calibration.json" : settings.calibration;
+  }
+  std::error_code error;
+  if (path.empty() || !std::filesystem::exists(path, error)) return "";
+  KV_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  Fnv hash;
+  hash.Add(absl::string_view(text));
+  return absl::StrFormat("%016x", hash.value());
+}
+
+absl::Status LoadPoints(const EvalSettings& settings, EvalInputs* inputs) {
+  KV_ASSIGN_OR_RETURN(inputs->points, MakePoints(settings.points));
+  KV_RETURN_IF_ERROR(ChooseBudgets(settings, inputs));
+  std::vector<EvalPoint> distinct;
+  for (EvalPoint& point : inputs->points) {
+    KV_ASSIGN_OR_RETURN(const Selector selector, SelectorOf(point.spec));
+    KV_ASSIGN_OR_RETURN(point.aid, AidOf(settings, inputs->folder, selector));
+    const auto same = std::find_if(distinct.begin(), distinct.end(), [&](const EvalPoint& other) {
+      return other.Key() == point.Key();
+    });
+    if (same == distinct.end()) {
+      distinct.push_back(std::move(point));
+    } else {
+      inputs->notes.push_back(absl::StrCat(point.Label(), " is wanted twice and run once"));
+    }
+  }
+  inputs->points = std::move(distinct);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EvalHeader> HeaderOf(const EvalSettings& settings, const EvalInputs& inputs) {
+  EvalHeader header;
+  header.problems_hash = HashOf(inputs.problems);
+  header.problems = static_cast<uint32_t>(inputs.problems.size());
+  header.samples = settings.samples;
+  header.sampling = {.temperature = static_cast<float>(settings.temperature),
+                     .top_k = settings.top_k,
+                     .top_p = static_cast<float>(settings.top_p),
+                     .min_p = static_cast<float>(settings.min_p),
+                     .seed = settings.seed};
+  header.max_new_tokens = settings.max_new_tokens;
+  header.answer = inputs.problems[0].countdown ? "" : ToString(settings.answer);
+  header.store = settings.store;
+  header.lockstep = settings.lockstep;
+  KV_ASSIGN_OR_RETURN(header.model_fingerprint, FingerprintModel(inputs.folder));
+  KV_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(inputs.folder));
+  header.model = Escaped(settings.model.empty() ? "lab/reasoner/model" : settings.model);
+  header.family = std::string(Name(config.family));
+  header.problem_source = absl::StrCat(header.problems, " problem", header.problems == 1 ? "" : "s",
+                                       " of ", Escaped(settings.problems));
+  header.commit = std::string(BuildCommit());
+  header.machine = Escaped(settings.machine);
+  return header;
+}
+
+}  // namespace
+
+absl::StatusOr<EvalInputs> LoadEvalInputs(const EvalSettings& settings) {
+  EvalInputs inputs;
+  // Mistakes in the grid are told before anything is read.
+  KV_RETURN_IF_ERROR(MakePoints(settings.points).status());
+  KV_ASSIGN_OR_RETURN(inputs.folder, FindModelFolder(settings.model));
+  KV_ASSIGN_OR_RETURN(inputs.tokenizer, LoadTokenizer(inputs.folder));
+  KV_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(inputs.folder));
+  inputs.costs = {.shape = config.cache_shape(), .query_heads = config.query_heads};
+  KV_RETURN_IF_ERROR(LoadProblems(settings, &inputs));
+  KV_RETURN_IF_ERROR(LoadPoints(settings, &inputs));
+  KV_ASSIGN_OR_RETURN(inputs.header, HeaderOf(settings, inputs));
+  return inputs;
+}
+
+std::vector<WorkerGroup> GroupPoints(const std::vector<EvalPoint>& points) {
+  std::vector<WorkerGroup> groups(2);  // without scores of slots, and with
+  for (size_t i = 0; i < points.size(); ++i) {
+    const absl::StatusOr<Selector> selector = SelectorOf(points[i].spec);
+    const bool scores = selector.ok() && SlotScoreOf(*selector) != SlotScore::kNone;
+    WorkerGroup& group = groups[scores ? 1 : 0];
+    group.points.push_back(i);
+    const std::string& name = points[i].spec.name;
+    if (std::find(group.policies.begin(), group.policies.end(), name) == group.policies.end()) {
+      group.policies.push_back(name);
+    }
+  }
+  groups.erase(std::remove_if(groups.begin(), groups.end(),
+                              [](const WorkerGroup& group) { return group.points.empty(); }),
+               groups.end());
+  return groups;
+}
+
+}  // namespace palimpsest::cli
