@@ -15,6 +15,7 @@ namespace palimpsest::cli {
 
 // Each takes the arguments after the verb and returns the exit code.
 int RunDemo(const std::vector<std::string>& arguments);
+int RunEval(const std::vector<std::string>& arguments);
 int RunStatus(const std::vector<std::string>& arguments);
 int RunCalibrate(const std::vector<std::string>& arguments);
 int RunLikelihood(const std::vector<std::string>& arguments);

@@ -27,8 +27,9 @@ struct Verb {
   absl::string_view summary;
 };
 
-constexpr std::array<Verb, 6> kVerbs = {{
+constexpr std::array<Verb, 7> kVerbs = {{
     {"demo", RunDemo, "solve problems from a compressed cache, and see what it saves and costs"},
+    {"eval", RunEval, "judge policies by problems: accuracy against bytes"},
     {"status", RunStatus, "is it healthy, and where is what"},
     {"calibrate", RunCalibrate, "find the layers and thresholds that tell kinds of thought apart"},
     {"likelihood", RunLikelihood, "how far a compressed cache changes what a model predicts"},

@@ -5,27 +5,17 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "services/cli/fnv.h"
 #include "services/cli/render.h"
 
 namespace palimpsest::cli {
-namespace {
-
-// FNV-1a over the bytes of `value`, least significant first.
-void Mix(uint64_t value, uint64_t* hash) {
-  for (int i = 0; i < 8; ++i) {
-    *hash = (*hash ^ (value >> (8 * i) & 0xff)) * 0x100000001b3u;
-  }
-}
-
-}  // namespace
-
 std::string Label(const RunResult& run) {
   return run.bounded ? absl::StrCat(run.spec.name, " k=", run.spec.budget_tokens) : run.spec.name;
 }
 
 RunFigures FiguresOf(const RunResult& run) {
   RunFigures figures;
-  figures.tokens_hash = figures.plans_hash = 0xcbf29ce484222325u;
+  Fnv tokens_hash, plans_hash;
   double byte_steps = 0, full_steps = 0, peaks = 0, ends = 0, lag_seconds = 0;
   for (const ChainResult& chain : run.chains) {
     const ChainStats& stats = chain.stats;
@@ -48,11 +38,12 @@ RunFigures FiguresOf(const RunResult& run) {
     figures.plan_lag_max_ms = std::max(figures.plan_lag_max_ms, stats.plan_lag_seconds_max * 1e3);
     figures.plan_lag_tokens_max = std::max(figures.plan_lag_tokens_max, stats.plan_lag_tokens_max);
     figures.pressure_reliefs += stats.pressure_reliefs;
-    for (const int32_t token : chain.tokens) {
-      Mix(static_cast<uint32_t>(token), &figures.tokens_hash);
-    }
-    Mix(stats.plan_hash, &figures.plans_hash);
+    for (const int32_t token : chain.tokens)
+      tokens_hash.Add(uint64_t{static_cast<uint32_t>(token)});
+    plans_hash.Add(stats.plan_hash);
   }
+  figures.tokens_hash = tokens_hash.value();
+  figures.plans_hash = plans_hash.value();
   const uint64_t from_store =
       figures.plans_applied - std::min(figures.plans_applied, figures.plans_local);
   figures.accuracy =
