@@ -55,6 +55,68 @@ TEST(CpuBackend, ResultsAreTheSameBitsForAnyNumberOfThreads) {
   EXPECT_TRUE(one == RunHistory(5));
 }
 
+// The same of what selectors do: R-KV, H2O, LongFlow and anticipated queries side by side.
+std::vector<uint8_t> RunSelectors(int threads) {
+  CpuAdapter adapter(threads);
+  BackendConfig config{.shape = kShape,
+                       .query_heads = 9,
+                       .pool_bytes = uint64_t{8} << 20,
+                       .open_groups = 4,
+                       .rows_max = 64,
+                       .query_window = 8};
+  config.shape.slot_scores = true;
+  auto book = std::make_shared<QueryCodebook>();
+  book->layers = kShape.layers;
+  book->query_heads = 9;
+  book->head_dim = kShape.head_dim;
+  book->queries = 16;
+  book->inverse_frequencies.assign(kShape.head_dim / 2, 0.01f);
+  Bf16Gaussian random(78);
+  for (int i = 0; i < kShape.layers * 9 * 16 * kShape.head_dim; ++i) {
+    book->data.push_back(FloatToBf16(random.Next(1.5f)));
+  }
+  config.codebook = book;
+  TestDevice device(&adapter, config);
+  std::vector<ModelSequence> sequences;
+  std::vector<SequenceStep> decode;
+  sequences.reserve(4);
+  for (const Selector selector : {Selector::kJointScore, Selector::kAttentionReceived,
+                                  Selector::kValueAttention, Selector::kAnticipated}) {
+    const auto group = static_cast<uint32_t>(sequences.size());
+    sequences.emplace_back(&device, ClassFormats::R4E4T2(), group, 79 + group, selector);
+    sequences[group].compare_attention(false);
+    sequences[group].query_deviation(0.7f);
+    decode.push_back({.sequence = &sequences[group], .count = 1});
+  }
+  for (int group = 0; group < 6; ++group) {
+    for (ModelSequence& sequence : sequences) {
+      sequence.Step(15);
+      sequence.EvictFrom(&sequence == &sequences[2] && group > 0 ? 9 : kNoEviction);
+    }
+    StepTogether(&device, decode);
+    for (ModelSequence& sequence : sequences) {
+      sequence.EvictFrom(kNoEviction);
+      sequence.Seal(Thought::kReasoning);
+    }
+    for (const int i : {0, 1, 3}) {
+      constexpr Selector kSelectors[] = {Selector::kJointScore, Selector::kAttentionReceived,
+                                         Selector::kRandom, Selector::kAnticipated};
+      sequences[i].Anneal({.thought = Thought::kReasoning,
+                           .first_position = 5,
+                           .end_position = sequences[i].next_position(),
+                           .keep = 30,
+                           .selection = {kSelectors[i], 8}});
+    }
+  }
+  return device.ReadPages();
+}
+
+TEST(CpuBackend, SelectorsChooseTheSameTokensForAnyNumberOfThreads) {
+  const std::vector<uint8_t> one = RunSelectors(1);
+  EXPECT_TRUE(one == RunSelectors(2));
+  EXPECT_TRUE(one == RunSelectors(5));
+}
+
 TEST(CpuBackend, RefusesShapesAndSizesOutOfRange) {
   const auto code = [](CacheShape shape, uint64_t pool_bytes, int threads) {
     return NewCpuBackend({.shape = shape,
@@ -116,7 +178,37 @@ TEST(CpuBackend, AStepThatWasRefusedIsNoStep) {
   EXPECT_EQ(device.backend().Append(0, {}).code(), absl::StatusCode::kFailedPrecondition);
 }
 
-// Lanes whose live tokens differ come from selectors that do not exist yet; made by hand here.
+// What the caller of an eviction promises, and only the pages can show.
+TEST(CpuBackend, AnEvictionThatCannotBeIsAFailedPreconditionAndChangesNothing) {
+  CpuAdapter adapter;
+  BackendConfig config{
+      .shape = kShape, .query_heads = 9, .pool_bytes = uint64_t{1} << 20, .open_groups = 1};
+  config.shape.slot_scores = true;
+  TestDevice device(&adapter, config);
+  ModelSequence sequence(&device, ClassFormats::R4E4T2(), 0, 80, Selector::kValueAttention);
+  sequence.Step(16);
+  sequence.Seal(Thought::kReasoning);
+  const std::vector<float> q(size_t{9} * kShape.head_dim, 1.0f);
+  std::vector<float> out(q.size(), 7.0f);
+  const auto attend_evicting_from = [&](uint32_t position) {
+    SequenceView view = sequence.View();
+    view.evict_from = position;
+    const StepRows row{.count = 1};
+    EXPECT_EQ(device.backend().BeginStep({&view, 1}, {&row, 1}), absl::OkStatus());
+    return device.backend().Attend(0, {.q = q.data(), .out = out.data(), .scale = 0.1f}).code();
+  };
+  const std::vector<uint8_t> before = device.ReadPages();
+  EXPECT_EQ(attend_evicting_from(16), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(device.ReadPages(), before);
+  sequence.Anneal({.thought = Thought::kReasoning,
+                   .end_position = 16,
+                   .keep = 4,
+                   .selection = {Selector::kRandom}});  // heads differ
+  EXPECT_EQ(attend_evicting_from(0), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(out, std::vector<float>(q.size(), 7.0f));
+}
+
+// Lanes whose live tokens differ, made by hand to be small.
 class UnequalLanes : public ::testing::Test {
  protected:
   static constexpr CacheShape kTwoHeads = {.layers = 1, .kv_heads = 2, .head_dim = 16};

@@ -38,6 +38,8 @@ std::string Hex(const std::vector<uint8_t>& bytes, size_t offset, size_t count) 
 
 // Two lanes of 16 channels: small enough to read, with every part of a page in it.
 constexpr CacheShape kSmall = {.layers = 1, .kv_heads = 2, .head_dim = 16};
+constexpr CacheShape kSmallWithScores = {
+    .layers = 1, .kv_heads = 2, .head_dim = 16, .slot_scores = true};
 
 // Numbers with no pattern, exact in bf16: multiples of 1/16 in [-4, 4].
 float Value(uint32_t position, int head, int channel, int which) {
@@ -46,13 +48,14 @@ float Value(uint32_t position, int head, int channel, int which) {
 }
 
 // A page after 16 tokens, an anneal to the newest 13, and two tokens more in its first holes: slot
-// 2 is dead and still holds old bytes.
-std::vector<uint8_t> MakePage(PageFormat format) {
-  const PageLayout layout = MakePageLayout(kSmall, format);
+// 2 is dead and still holds old bytes. Scores, where there are any, are norms of V.
+std::vector<uint8_t> MakePage(const CacheShape& shape, PageFormat format) {
+  const PageLayout layout = MakePageLayout(shape, format);
   auto backend = *NewCpuBackend(
-      {.shape = kSmall, .query_heads = 2, .pool_bytes = layout.page_bytes, .open_groups = 1}, 1);
+      {.shape = shape, .query_heads = 2, .pool_bytes = layout.page_bytes, .open_groups = 1}, 1);
   const std::vector<PageOffset> pages = {0};
   SequenceView view{.formats = ClassFormats::Uniform(format), .open_group = 0};
+  if (shape.slot_scores) view.slot_score = SlotScore::kValueNorm;
   view.pages[Index(Thought::kReasoning)] = pages;
   const auto append_and_seal = [&](uint32_t count) {
     const size_t width = 2 * 16;
@@ -83,9 +86,9 @@ std::vector<uint8_t> MakePage(PageFormat format) {
   return bytes;
 }
 
-std::string DumpPage(PageFormat format) {
-  const std::vector<uint8_t> bytes = MakePage(format);
-  const int dim = kSmall.head_dim;
+std::string DumpPage(const CacheShape& shape, PageFormat format) {
+  const std::vector<uint8_t> bytes = MakePage(shape, format);
+  const int dim = shape.head_dim;
   std::string text = absl::StrCat("# K ", Name(format.k), ", V ", Name(format.v),
                                   "; 1 layer, 2 KV heads, head_dim 16; ", bytes.size(),
                                   " bytes. A line is a slot; the byte offset stands first.\n");
@@ -97,13 +100,14 @@ std::string DumpPage(PageFormat format) {
       absl::StrAppendFormat(&text, "%5d  %s\n", at, Hex(bytes, at, bytes_a_line));
     }
   };
-  for (int head = 0; head < kSmall.kv_heads; ++head) {
+  for (int head = 0; head < shape.kv_heads; ++head) {
     dump(absl::StrCat("head ", head, " K data"), 16, SlotDataBytes(format.k, dim));
     dump(absl::StrCat("head ", head, " K scales"), 16, SlotScaleBytes(format.k, dim));
     dump(absl::StrCat("head ", head, " V data"), 16, SlotDataBytes(format.v, dim));
     dump(absl::StrCat("head ", head, " V scales"), 16, SlotScaleBytes(format.v, dim));
   }
   dump("positions, a line a head", 2, 16 * 4);
+  if (shape.slot_scores) dump("scores, a line a head", 2, 16 * 4);
   dump("live masks, a line a head", 2, 2);
   dump("padding", 1, bytes.size() - at);
   return text;
@@ -112,8 +116,18 @@ std::string DumpPage(PageFormat format) {
 TEST(PageGolden, BytesOfAPageAreFixedForEveryPairOfFormats) {
   for (const Format k : kFormats) {
     for (const Format v : kFormats) {
-      ExpectGolden(absl::StrCat("page_", Name(k), "_", Name(v), ".txt"), DumpPage({k, v}));
+      ExpectGolden(absl::StrCat("page_", Name(k), "_", Name(v), ".txt"), DumpPage(kSmall, {k, v}));
     }
+  }
+}
+
+TEST(PageGolden, ScoresLieBetweenPositionsAndMasks) {
+  for (const Format v : kFormats) {
+    const PageFormat format{Format::kNvfp4, v};
+    ExpectGolden(absl::StrCat("page_scores_nvfp4_", Name(v), ".txt"),
+                 DumpPage(kSmallWithScores, format));
+    const PageLayout without = MakePageLayout(kSmall, format);
+    EXPECT_EQ(without.scores_offset, without.masks_offset);
   }
 }
 
@@ -141,14 +155,16 @@ TEST(PageGolden, Nvfp4HasSignsAboveMagnitudesInEachHalfOfAWord) {
   EXPECT_EQ(signs, (std::vector<int>{15, 16 + 15, 12, 16 + 12, 14, 16 + 14, 13, 16 + 13}));
 }
 
+struct Model {
+  const char* name;
+  CacheShape shape;
+  int query_heads;
+};
+constexpr Model kModels[] = {{"reasoner", {.layers = 8, .kv_heads = 2, .head_dim = 64}, 4},
+                             {"SmolLM2-135M", {.layers = 30, .kv_heads = 3, .head_dim = 64}, 9},
+                             {"Llama-3-8B", {.layers = 32, .kv_heads = 8, .head_dim = 128}, 32}};
+
 TEST(PageGolden, OffsetsAndSizesAreFixedForThreeModels) {
-  struct Model {
-    const char* name;
-    CacheShape shape;
-  };
-  constexpr Model kModels[] = {{"reasoner", {.layers = 8, .kv_heads = 2, .head_dim = 64}},
-                               {"SmolLM2-135M", {.layers = 30, .kv_heads = 3, .head_dim = 64}},
-                               {"Llama-3-8B", {.layers = 32, .kv_heads = 8, .head_dim = 128}}};
   std::string text =
       "# Offsets in a lane and in a page, bytes. `share`: page bytes / 16 against bf16 K and V "
       "alone "
@@ -177,6 +193,34 @@ TEST(PageGolden, OffsetsAndSizesAreFixedForThreeModels) {
     }
   }
   ExpectGolden("layout_offsets.txt", text);
+}
+
+TEST(PageGolden, OffsetsAndSizesWithScoresAreFixedForThreeModels) {
+  std::string text =
+      "# Pages whose slots carry scores, bytes; K and V alike. `more`: page bytes against a page\n"
+      "# without scores. What lies before the scores lies where it does without them.\n";
+  for (const Model& model : kModels) {
+    CacheShape shape = model.shape;
+    shape.slot_scores = true;
+    absl::StrAppendFormat(&text,
+                          "\n%s: an open group %d, scores of layer 1 and KV head 1 at %d; the "
+                          "newest 8 queries %d\n%-16s%9s%9s%9s%13s%9s\n",
+                          model.name, OpenGroupBytes(shape), OpenGroupScoresOffset(shape, 1, 1),
+                          QueryWindowBytes(shape, model.query_heads, 8), "K/V", "scores", "masks",
+                          "page", "bytes/token", "more");
+    for (const Format format : kFormats) {
+      const PageLayout with = MakePageLayout(shape, {format, format});
+      const PageLayout without = MakePageLayout(model.shape, {format, format});
+      absl::StrAppendFormat(
+          &text, "%-16s%9d%9d%9d%13.3f%9.4f\n", Name(format), with.scores_offset, with.masks_offset,
+          with.page_bytes, with.page_bytes / 16.0,
+          static_cast<double>(with.page_bytes) / static_cast<double>(without.page_bytes));
+      EXPECT_EQ(with.page_bytes % kPageAlignment, 0u);
+      EXPECT_EQ(with.scores_offset % alignof(float), 0u);
+      EXPECT_EQ(with.positions_offset, without.positions_offset);
+    }
+  }
+  ExpectGolden("layout_offsets_scores.txt", text);
 }
 
 }  // namespace
