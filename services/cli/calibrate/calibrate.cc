@@ -25,6 +25,7 @@
 #include "services/cli/calibrate/sampler.h"
 #include "services/cli/calibrate/settings.h"
 #include "services/cli/command.h"
+#include "services/cli/likelihood/texts.h"
 #include "services/cli/render.h"
 #include "services/decode/model/fingerprint.h"
 #include "services/decode/model/query_codebook_file.h"
@@ -36,6 +37,7 @@ namespace {
 constexpr std::chrono::milliseconds kFrameInterval{250};
 constexpr std::chrono::seconds kLineInterval{5};
 constexpr uint32_t kUnknownChainTokens = 2048;
+constexpr uint32_t kTextPromptTokens = 32;
 
 volatile std::sig_atomic_t g_signal = 0;
 
@@ -85,12 +87,17 @@ class Calibrator {
       KV_ASSIGN_OR_RETURN(folder, FindShipped("lab/reasoner/model", "--model DIR"));
     }
     KV_ASSIGN_OR_RETURN(model_, FindModel(folder, ""));
+    KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(folder));
+    KV_RETURN_IF_ERROR(settings_.texts.empty() ? LoadProblems(*tokenizer) : LoadTexts(*tokenizer));
+    return FitPositions();
+  }
+
+  absl::Status LoadProblems(const Tokenizer& tokenizer) {
     KV_ASSIGN_OR_RETURN(const ProblemSet set, ChooseCalibrationProblems(settings_.problems));
     source_ = set.source;
-    KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(folder));
     for (const CountdownProblem& problem : set.problems) {
       SampledPrompt prompt;
-      KV_ASSIGN_OR_RETURN(prompt.tokens, tokenizer->Encode(problem.prompt, false));
+      KV_ASSIGN_OR_RETURN(prompt.tokens, tokenizer.Encode(problem.prompt, false));
       const uint32_t chain = problem.chain_tokens > 0 ? problem.chain_tokens : kUnknownChainTokens;
       prompt.max_new_tokens =
           settings_.max_new_tokens > 0 ? settings_.max_new_tokens : chain + chain / 4;
@@ -98,7 +105,26 @@ class Calibrator {
           settings_.max_new_tokens > 0 ? std::min(settings_.max_new_tokens, chain) : chain;
       prompts_.push_back(std::move(prompt));
     }
-    return FitPositions();
+    return absl::OkStatus();
+  }
+
+  absl::Status LoadTexts(const Tokenizer& tokenizer) {
+    KV_ASSIGN_OR_RETURN(std::vector<LikelihoodText> texts,
+                        ReadTexts(settings_.texts, tokenizer, 2 * kTextPromptTokens,
+                                  static_cast<uint32_t>(model_.config.max_positions)));
+    for (const LikelihoodText& text : texts) {
+      const auto middle = text.tokens.begin() + kTextPromptTokens;
+      SampledPrompt prompt{.tokens = {text.tokens.begin(), middle},
+                           .continuation = {middle, text.tokens.end()}};
+      prompt.max_new_tokens = static_cast<uint32_t>(prompt.continuation.size());
+      if (settings_.max_new_tokens > 0) {
+        prompt.max_new_tokens = std::min(prompt.max_new_tokens, settings_.max_new_tokens);
+      }
+      tokens_expected_ += prompt.max_new_tokens;
+      prompts_.push_back(std::move(prompt));
+    }
+    source_ = absl::StrCat(texts.size(), " text", texts.size() == 1 ? "" : "s");
+    return absl::OkStatus();
   }
 
   absl::Status FitPositions() {

@@ -193,11 +193,13 @@ class Sampler {
     for (size_t i = 0; i < sampling.size(); ++i) {
       Chain& chain = *sampling[i];
       if (chosen[i] == kNoToken) return absl::DataLossError("a logit of the model is not finite");
-      chain.next_token = chosen[i];
+      const SampledPrompt& prompt = prompts_[chain.index];
+      const bool reads = !prompt.continuation.empty();
+      chain.next_token = reads ? prompt.continuation[chain.generated] : chosen[i];
       ++chain.generated;
       ++progress_.tokens_generated;
-      const bool stop = std::find(ends.begin(), ends.end(), chain.next_token) != ends.end();
-      chain.ended = stop || chain.generated >= prompts_[chain.index].max_new_tokens;
+      const bool stop = !reads && std::count(ends.begin(), ends.end(), chain.next_token) > 0;
+      chain.ended = stop || chain.generated >= prompt.max_new_tokens;
     }
     return absl::OkStatus();
   }

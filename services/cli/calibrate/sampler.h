@@ -20,6 +20,8 @@ namespace palimpsest::cli {
 struct SampledPrompt {
   std::vector<int32_t> tokens;  // at least one
   uint32_t max_new_tokens = 0;
+  // Read instead of what the model would write; empty, or at least max_new_tokens.
+  std::vector<int32_t> continuation = {};
 };
 
 struct SamplerOptions {

@@ -30,6 +30,11 @@ std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* sett
               {"How many of the 64 calibration problems (chains of 400 to 16,384 tokens, none of "
                "them held out for judging), or a file of problems.",
                "lab/reasoner/problems/short.jsonl"});
+  table->List(
+      "texts", &settings->texts, {0, 1024},
+      {"Instead of problems: texts, or folders of .txt files, that the model reads token by "
+       "token, as if it wrote them. For models that do not think.",
+       "lab/likelihood/calibration"});
   table->Integer("every", &settings->every, {1, 4096},
                  "Tokens between two measurements of sparsity.");
   table->Integer("first_step", &settings->first_step, {1, 1 << 20},
@@ -48,7 +53,8 @@ std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* sett
       [settings] { return settings->query_samples < settings->codebook_queries; },
       "there must be at least as many query_samples as codebook_queries");
   table->Integer("max_new_tokens", &settings->max_new_tokens, {0, 1 << 24},
-                 "Where a chain is cut off; 0: a quarter beyond its reference chain.");
+                 "Where a chain is cut off; 0: a quarter beyond its reference chain, or the text's "
+                 "end.");
   table->Section("Where to run");
   table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
                 {"What the model runs on: auto (the first GPU where there is a usable one, else "
@@ -67,6 +73,8 @@ std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* sett
   table->Example("--out calibration.json", "the shipped reasoner on 16 problems");
   table->Example("--problems 64 --out lab/reasoner/model/calibration.json",
                  "both files where palimpsest-decode finds them by itself");
+  table->Example("--model build/smollm2-135m --texts lab/likelihood/calibration",
+                 "a language model, from what it reads");
   return table;
 }
 

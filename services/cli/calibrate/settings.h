@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/base/settings.h"
@@ -16,6 +17,7 @@ namespace palimpsest::cli {
 struct CalibrateSettings {
   std::string model;
   std::string problems = "16";
+  std::vector<std::string> texts;  // instead of problems
   std::string out = "calibration.json";
   std::string codebook;  // empty: queries.safetensors beside `out`
   DeviceChoice device;
