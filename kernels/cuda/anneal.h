@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fewer live tokens in segments, for many (segment, layer) at once: clears live bits, moves
-// nothing.
+// Fewer live tokens in segments, for many (segment, layer, KV head) at once: clears live bits,
+// moves nothing.
 //
-// K-means takes three launches (find the tokens, all pairs' distances, cluster and clear), keeping
-// the newest or the best by a score takes one. What is kept is what kernels/cpu keeps, but for ties
-// that fp32 rounding makes or breaks there: here distances are fp64.
+// What is kept is what kernels/cpu keeps, but for ties that rounding makes or breaks there: k-means
+// has its distances in fp64 here, scores have their logits from tensor cores.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -12,6 +11,7 @@
 #include <cstdint>
 
 #include "common/base/selector.h"
+#include "kernels/cuda/query_sources.h"
 #include "kernels/cuda/step_tables.h"
 
 namespace palimpsest::cuda {
@@ -23,6 +23,9 @@ struct AnnealTask {
   uint32_t first_position = 0;  // the segment covers [first_position, end_position)
   uint32_t end_position = 0;
   uint32_t keep = 0;
+  uint32_t recent = 0;         // so many of the newest stay (at most `keep`); not for k-means
+  uint32_t next_position = 0;  // of the sequence's next token
+  uint32_t open_group = 0;     // for kJointScore: whose newest queries
   Selector selector = Selector::kKMeansMedoids;
 };
 
@@ -32,15 +35,23 @@ struct AnnealParams {
   const PageEntry* page_entries = nullptr;  // device memory
   void* scratch = nullptr;                  // device memory, at a multiple of 256 bytes
   uint64_t scratch_bytes = 0;               // AnnealScratchBytes, or more
+  CodebookOnDevice codebook = {};           // for kAnticipated
+  QueryWindows queries = {};                // for kJointScore
+  bool rotate_keys = false;                 // keys are stored after a Hadamard transform
 };
 
-// Scratch for a good pace: 32 MiB for small models, 64 MiB for large ones.
-uint64_t AnnealScratchBytes(const DevicePool& pool);
+// Scratch for a good pace: 32 MiB for small models, 64 MiB for large ones; where `scores` will be
+// computed, of up to `sequences` at a time, up to 192 MiB.
+uint64_t AnnealScratchBytes(const DevicePool& pool, bool scores, uint64_t sequences);
 
 // The most live tokens of a segment that k-means can take with this scratch, whatever it keeps:
 // their distances take 16 * tokens^2 bytes. 1,536 at most; 1,400 with 32 MiB. Segments of up to
 // about 150 are quick, because their distances fit shared memory.
 uint32_t KMeansTokensMax(const DevicePool& pool, uint64_t scratch_bytes);
+
+// The most slots of a class that can be scored with this scratch, for kJointScore and kAnticipated:
+// 32,768 at most. Other selectors take any number.
+uint32_t ScoredSlotsMax(const AnnealParams& params, Selector selector);
 
 // What bounds a task's live tokens from outside.
 constexpr uint32_t TokensBound(const AnnealTask& task) {
@@ -48,16 +59,25 @@ constexpr uint32_t TokensBound(const AnnealTask& task) {
   const uint32_t span = task.end_position - task.first_position;
   return span < slots ? span : static_cast<uint32_t>(slots);
 }
+// What a task asks of the scratch, and how much of that there may be: tokens for k-means, slots for
+// selectors that score. `what` names it in errors.
+struct AnnealDemand {
+  const char* what = "";
+  uint32_t count = 0;
+  uint32_t max = ~uint32_t{0};
+};
+AnnealDemand DemandOf(const AnnealParams& params, const AnnealTask& task);
 
-// Carries out tasks[0, count) (host memory) in their order: where two name one class and segments
-// that overlap, the second sees what the first has left. cudaErrorInvalidValue, and nothing done,
-// when a k-means task's TokensBound exceeds KMeansTokensMax; `keep` of 0 needs no k-means.
-// REQUIRES: head_dim a multiple of 16 up to 256.
+// Carries out tasks[0, count) (host memory), as if in their order: where two name one class and
+// segments that overlap, the second sees what the first has left. Of tokens with equal scores the
+// lower position is kept. cudaErrorInvalidValue, and nothing done, when a task's demand is too
+// large. REQUIRES: head_dim a multiple of 16 up to 256, 64 or 128 for selectors
+// that score by logits.
 cudaError_t LaunchAnneal(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
                          cudaStream_t stream);
 
-// Keeps the `keep` live tokens of the segment with the highest scores in every lane by itself; of
-// equal scores the lower position. task.selector is not used. scores: device memory,
+// Keeps the `keep` live tokens of the segment with the highest scores in every lane by itself,
+// the `recent` newest in any case. task.selector is not used. scores: device memory,
 // [layers][kv_heads][task.page_count * 16], one for each slot of the class; those of live slots of
 // the segment are read and must not be NaN. params.scratch is not used.
 cudaError_t LaunchKeepByScore(const AnnealParams& params, const AnnealTask& task,

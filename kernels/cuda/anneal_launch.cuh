@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernels of anneal.cu share: the tasks of a launch and where its scratch lies.
+// What the kernels of anneal_kmeans.cu share: the tasks of a launch and where its scratch lies.
 //
 // A problem is one layer of one task. Its tokens are clustered over all KV heads side by side where
 // these hold the same positions, else head by head.
@@ -7,12 +7,10 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/anneal.h"
+#include "kernels/cuda/anneal_kinds.h"
 #include "kernels/cuda/page_lane.cuh"
 
 namespace palimpsest::cuda::anneal {
-
-inline constexpr uint32_t kTasksMax = 32;  // of a launch
 
 struct AnnealLaunch {
   DevicePool pool;
@@ -21,7 +19,7 @@ struct AnnealLaunch {
   AnnealTask tasks[kTasksMax] = {};
   uint32_t first_problem = 0;  // of the launch; problem p is layer p % layers of task p / layers
 
-  // For k-means. Scratch, an element or row for each problem of the launch:
+  // Scratch, an element or row for each problem of the launch:
   uint32_t tokens_max = 0;      // bounds the tokens of any lane
   uint32_t keep_max = 0;        // and what is kept of them
   uint32_t* counts = nullptr;   // [kv_heads] tokens of the lane

@@ -8,12 +8,42 @@
 namespace palimpsest::cuda {
 
 absl::StatusOr<Annealer> Annealer::Make(const DeviceContext& device) {
+  const BackendConfig& config = device.layout->config();
   Annealer annealer;
-  annealer.scratch_bytes_ = AnnealScratchBytes(device.pool);
+  const bool scores = config.codebook != nullptr || config.query_window > 0;
+  annealer.scratch_bytes_ = AnnealScratchBytes(device.pool, scores, config.open_groups);
   KV_ASSIGN_OR_RETURN(annealer.scratch_, AllocateDevice(annealer.scratch_bytes_, device.stream,
                                                         "the scratch of anneal"));
-  annealer.tasks_.reserve(device.layout->config().open_groups);
+  if (config.codebook != nullptr) {
+    KV_ASSIGN_OR_RETURN(annealer.codebook_, Codebook::Make(device, *config.codebook));
+  }
+  if (config.query_window > 0) {
+    const uint64_t each = QueryWindowBytes(config.shape, config.query_heads, config.query_window);
+    KV_ASSIGN_OR_RETURN(annealer.query_bytes_, AllocateDevice(each * config.open_groups,
+                                                              device.stream, "the newest queries"));
+    annealer.queries_ = {.queries = annealer.query_bytes_.get(), .window = config.query_window};
+  }
+  annealer.tasks_.reserve(config.open_groups);
   return annealer;
+}
+
+absl::Status Annealer::ZeroQueries(const DeviceContext& device, uint32_t open_group) {
+  if (queries_.queries == nullptr) return absl::OkStatus();
+  const BackendConfig& config = device.layout->config();
+  const uint64_t each = QueryWindowBytes(config.shape, config.query_heads, config.query_window);
+  return ToStatus(cudaMemsetAsync(queries_.queries + open_group * each, 0, each, device.stream),
+                  "zero the newest queries");
+}
+
+AnnealParams Annealer::Params(const DeviceContext& device, const PageEntry* pages) const {
+  return {.pool = device.pool,
+          .layouts = device.layouts,
+          .page_entries = pages,
+          .scratch = scratch_.get(),
+          .scratch_bytes = scratch_bytes_,
+          .codebook = codebook_.on_device(),
+          .queries = queries_,
+          .rotate_keys = device.layout->config().rotate_keys};
 }
 
 absl::Status Annealer::Anneal(const DeviceContext& device, absl::Span<const SequenceView> sequences,
@@ -21,20 +51,13 @@ absl::Status Annealer::Anneal(const DeviceContext& device, absl::Span<const Sequ
   if (orders.empty()) return absl::OkStatus();
   KV_ASSIGN_OR_RETURN(const PageEntry* const pages,
                       Stage(sequences, orders, device.stream, staging));
-  const uint32_t tokens_max = KMeansTokensMax(device.pool, scratch_bytes_);
+  const AnnealParams params = Params(device, pages);
   for (const AnnealTask& task : tasks_) {
-    if (task.selector == Selector::kKMeansMedoids && task.keep > 0 &&
-        TokensBound(task) > tokens_max) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("a segment of up to ", TokensBound(task),
-                       " tokens to cluster; K-means on this device takes ", tokens_max));
-    }
+    const AnnealDemand demand = DemandOf(params, task);
+    if (demand.count <= demand.max) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a segment of up to ", demand.count, " ", demand.what, "; this device takes ", demand.max));
   }
-  const AnnealParams params{.pool = device.pool,
-                            .layouts = device.layouts,
-                            .page_entries = pages,
-                            .scratch = scratch_.get(),
-                            .scratch_bytes = scratch_bytes_};
   return ToStatus(
       LaunchAnneal(params, tasks_.data(), static_cast<uint32_t>(tasks_.size()), device.stream),
       "anneal");
@@ -44,19 +67,23 @@ absl::StatusOr<const PageEntry*> Annealer::Stage(absl::Span<const SequenceView> 
                                                  absl::Span<const AnnealOrder> orders,
                                                  cudaStream_t stream, OrderStaging* staging) {
   // The launches carry the tasks themselves.
-  KV_ASSIGN_OR_RETURN(const auto tables, staging->Begin<AnnealTask>(0));
+  KV_ASSIGN_OR_RETURN(const auto tables, staging->Begin<PageEntry>(0));
   ClassPages pages(sequences, tables.pages);
   tasks_.clear();
   for (const AnnealOrder& order : orders) {
-    const auto& of_class = sequences[order.sequence].pages[Index(order.thought)];
+    const SequenceView& view = sequences[order.sequence];
+    const auto& of_class = view.pages[Index(order.thought)];
     tasks_.push_back({.first_page = pages.Put(order.sequence, order.thought),
                       .page_count = static_cast<uint32_t>(of_class.size()),
                       .first_position = order.first_position,
                       .end_position = order.end_position,
                       .keep = order.keep,
+                      .recent = order.selection.recent,
+                      .next_position = view.open_position + view.open_count,
+                      .open_group = view.open_group,
                       .selector = order.selection.selector});
   }
-  KV_ASSIGN_OR_RETURN(const auto copied, staging->End<AnnealTask>(0, pages.count(), stream));
+  KV_ASSIGN_OR_RETURN(const auto copied, staging->End<PageEntry>(0, pages.count(), stream));
   return copied.pages;
 }
 

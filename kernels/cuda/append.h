@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/fault_sink.h"
+#include "kernels/cuda/query_sources.h"
 #include "kernels/cuda/step_tables.h"
 
 namespace palimpsest::cuda {
@@ -28,7 +29,8 @@ struct AppendParams {
   uint32_t row_count = 0;  // rows the launch covers; those past the header's are left alone
 
   HeadRows q, k, v;
-  void* q_out = nullptr;         // [rows, q.heads, head_dim] bf16
+  void* q_out = nullptr;         // [rows, q.heads, head_dim] bf16, or null: not wanted
+  QueryWindows queries;          // where rows that keep their queries put them, if anywhere
   const void* q_norm = nullptr;  // [head_dim] bf16 RMSNorm weight, or null: no norm
   const void* k_norm = nullptr;
   float rms_eps = 0.0f;

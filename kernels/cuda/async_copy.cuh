@@ -25,6 +25,18 @@ __device__ __forceinline__ void InitBarrier(uint64_t* barrier) {
                : "memory");
 }
 
+// One thread. A barrier that `arrivals` calls of ArriveBarrier complete.
+__device__ __forceinline__ void InitBarrier(uint64_t* barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals)
+               : "memory");
+}
+
+__device__ __forceinline__ void ArriveBarrier(uint64_t* barrier) {
+  asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(
+                   SharedAddress(barrier))
+               : "memory");
+}
+
 // After all InitBarrier of a thread, before any copy: makes them visible to the copy engine.
 __device__ __forceinline__ void FenceBarriers() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -49,6 +61,50 @@ __device__ __forceinline__ void CopyAsync(uint8_t* shared, const uint8_t* global
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(SharedAddress(shared + at)),
                  "l"(__cvta_generic_to_global(global + at))
                  : "memory");
+  }
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(SharedAddress(barrier))
+               : "memory");
+#endif
+}
+
+// What one of several copies that finish together copies.
+struct AsyncPart {
+  uint8_t* shared = nullptr;
+  const uint8_t* global = nullptr;
+  uint32_t bytes = 0;
+};
+
+// CopyAsync of several parts, on one barrier.
+template <int kParts>
+__device__ __forceinline__ void CopyAsync(const AsyncPart (&parts)[kParts], uint64_t* barrier,
+                                          uint32_t lane) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if (lane == 0) {
+    uint32_t bytes = 0;
+#pragma unroll
+    for (const AsyncPart& part : parts) bytes += part.bytes;
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+                 "r"(bytes)
+                 : "memory");
+#pragma unroll
+    for (const AsyncPart& part : parts) {
+      asm volatile(
+          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+          "[%3];" ::"r"(SharedAddress(part.shared)),
+          "l"(__cvta_generic_to_global(part.global)), "r"(part.bytes), "r"(SharedAddress(barrier))
+          : "memory");
+    }
+  }
+  __syncwarp();
+#else
+#pragma unroll
+  for (const AsyncPart& part : parts) {
+    for (uint32_t at = lane * 16; at < part.bytes; at += 32 * 16) {
+      asm volatile(
+          "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(SharedAddress(part.shared + at)),
+          "l"(__cvta_generic_to_global(part.global + at))
+          : "memory");
+    }
   }
   asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(SharedAddress(barrier))
                : "memory");

@@ -27,13 +27,13 @@ __device__ __forceinline__ void AllowSuccessor() {
 
 // Launches a kernel so. REQUIRES: all of its threads call WaitForPredecessor.
 template <typename Params>
-cudaError_t LaunchEarly(void (*kernel)(Params), uint32_t ctas, uint32_t threads,
-                        size_t shared_bytes, const Params& params, cudaStream_t stream) {
+cudaError_t LaunchEarly(void (*kernel)(Params), dim3 grid, uint32_t threads, size_t shared_bytes,
+                        const Params& params, cudaStream_t stream) {
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = ctas;
+  config.gridDim = grid;
   config.blockDim = threads;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;

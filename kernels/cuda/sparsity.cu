@@ -3,6 +3,7 @@
 // For an 8B model with 1,024 live nvfp4 tokens 0.6 MB a sequence and layer.
 #include <algorithm>
 
+#include "kernels/cuda/cta_reduce.cuh"
 #include "kernels/cuda/position_ranks.cuh"
 #include "kernels/cuda/sparsity.h"
 #include "kernels/cuda/sparsity_keys.cuh"
@@ -77,35 +78,12 @@ __device__ bool ArrivesLast(uint32_t* arrivals, uint32_t count) {
   return last;
 }
 
-struct Sum {
-  template <typename T>
-  __device__ T operator()(T a, T b) const {
-    return a + b;
-  }
-};
-struct Largest {
-  __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
-};
-
-// The same value in every thread; combines in a fixed order.
-template <typename T, typename Combine>
-__device__ T Reduce(T value, const Combine& combine) {
-  __shared__ T of_warp[kWarps];
-  for (uint32_t d = 16; d > 0; d /= 2) value = combine(value, __shfl_xor_sync(~0u, value, d));
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
-  __syncthreads();
-  value = of_warp[0];
-  for (uint32_t w = 1; w < kWarps; ++w) value = combine(value, of_warp[w]);
-  return value;
-}
-
 // Brings the head's keys into order of position, exponentiated.
 __device__ void SortByPosition(const Head& head, Ranks::Storage* storage) {
   const HeadKeys of(head);
   float max = -INFINITY;
   of.ForEach([&](const Key& key) { max = fmaxf(max, key.logit); });
-  max = Reduce(max, Largest());
+  max = ReduceCta<kWarps>(max, Largest());
   Ranks ranks(storage);
   float sum = 0.0f;
   uint32_t keys = 0;
@@ -121,7 +99,7 @@ __device__ void SortByPosition(const Head& head, Ranks::Storage* storage) {
     });
     keys += count;
   }
-  sum = Reduce(sum, Sum());
+  sum = ReduceCta<kWarps>(sum, Sum());
   if (threadIdx.x == 0) *head.summary = {sum, keys};
 }
 
@@ -148,10 +126,10 @@ __device__ float ShareOfSmall(float* in_order, const HeadSummary* summaries, uin
     in_order[j] = sum;
     max = fmaxf(max, sum);
   }
-  const float limit = kNegligible * Reduce(max, Largest());
+  const float limit = kNegligible * ReduceCta<kWarps>(max, Largest());
   uint32_t small = 0;
   for (uint32_t j = threadIdx.x; j < keys; j += kThreads) small += in_order[j] < limit;
-  return static_cast<float>(Reduce(small, Sum())) / static_cast<float>(keys);
+  return static_cast<float>(ReduceCta<kWarps>(small, Sum())) / static_cast<float>(keys);
 }
 
 // Grid: (stretches of pages, KV heads, sequences).

@@ -3,18 +3,15 @@
 // the segment's K some 5 times (from L2), 8 * tokens^2 bytes of products a layer.
 #include <algorithm>
 
-#include "kernels/cuda/anneal.h"
 #include "kernels/cuda/anneal_clusters.cuh"
+#include "kernels/cuda/anneal_kinds.h"
 #include "kernels/cuda/anneal_launch.cuh"
 #include "kernels/cuda/anneal_products.cuh"
-#include "kernels/cuda/anneal_select.cuh"
 #include "kernels/cuda/anneal_tokens.cuh"
 #include "kernels/cuda/launch_order.cuh"
 
-namespace palimpsest::cuda {
+namespace palimpsest::cuda::anneal {
 namespace {
-
-using namespace anneal;  // NOLINT(google-build-using-namespace): this file's own headers
 
 constexpr uint64_t kAlignment = 256;  // of scratch arrays
 constexpr uint32_t kUsualTokens = 160;
@@ -183,18 +180,15 @@ cudaError_t LaunchMedoids(const AnnealLaunch& launch, uint32_t problems, uint64_
                      stream);
 }
 
-// Tasks of one launch: `count` of them, all k-means or none.
-cudaError_t LaunchTasks(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
-                        bool k_means, cudaStream_t stream) {
+}  // namespace
+
+cudaError_t LaunchKMeans(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
+                         cudaStream_t stream) {
   AnnealLaunch launch{
       .pool = params.pool, .layouts = params.layouts, .page_entries = params.page_entries};
   std::copy_n(tasks, count, launch.tasks);
   const auto heads = static_cast<uint32_t>(params.pool.kv_heads);
   const uint32_t problems = count * params.pool.layers;
-  if (!k_means) {
-    KeepNewestKernel<<<dim3(heads, problems), kSelectThreads, 0, stream>>>(launch);
-    return cudaGetLastError();
-  }
   for (const AnnealTask* task = tasks; task < tasks + count; ++task) {
     launch.tokens_max = std::max(launch.tokens_max, TokensBound(*task));
     launch.keep_max = std::max(launch.keep_max, task->keep);
@@ -221,63 +215,25 @@ cudaError_t LaunchTasks(const AnnealParams& params, const AnnealTask* tasks, uin
   return error == cudaSuccess ? cudaGetLastError() : error;
 }
 
-bool IsKMeans(const AnnealTask& task) {
-  return task.selector == Selector::kKMeansMedoids && task.keep > 0;
-}
-bool Overlap(const AnnealTask& a, const AnnealTask& b) {
-  return a.first_page == b.first_page && a.first_position < b.end_position &&
-         b.first_position < a.end_position;
-}
-
-}  // namespace
-
-uint64_t AnnealScratchBytes(const DevicePool& pool) {
+uint64_t KMeansScratchBytes(const DevicePool& pool) {
   const ProblemSize usual(pool, kUsualTokens, kUsualTokens, /*shared_bytes_max=*/~uint64_t{0});
   return std::clamp(kUsualTasks * pool.layers * usual.scratch_bytes(), kScratchBytesMin,
                     kScratchBytesMax);
 }
 
+}  // namespace palimpsest::cuda::anneal
+
+namespace palimpsest::cuda {
+
 uint32_t KMeansTokensMax(const DevicePool& pool, uint64_t scratch_bytes) {
-  uint32_t fits = 0, too_many = kClusterTokensMax + 1;
+  uint32_t fits = 0, too_many = anneal::kClusterTokensMax + 1;
   while (too_many - fits > 1) {
     const uint32_t tokens = (fits + too_many) / 2;
-    const ProblemSize size(pool, tokens, tokens, 0);
-    const bool ok = size.scratch_bytes() <= ForProblems(scratch_bytes);
+    const anneal::ProblemSize size(pool, tokens, tokens, 0);
+    const bool ok = size.scratch_bytes() <= anneal::ForProblems(scratch_bytes);
     (ok ? fits : too_many) = tokens;
   }
   return fits;
-}
-
-cudaError_t LaunchAnneal(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
-                         cudaStream_t stream) {
-  const uint32_t tokens_max = KMeansTokensMax(params.pool, params.scratch_bytes);
-  for (uint32_t i = 0; i < count; ++i) {
-    if (IsKMeans(tasks[i]) && TokensBound(tasks[i]) > tokens_max) return cudaErrorInvalidValue;
-  }
-  uint32_t end = 0;
-  for (uint32_t first = 0; first < count; first = end) {
-    // As many as can go at the same time: of one kind, and none needs another's result.
-    const auto joins = [&](const AnnealTask& task) {
-      return IsKMeans(task) == IsKMeans(tasks[first]) &&
-             std::none_of(tasks + first, &task,
-                          [&](const AnnealTask& other) { return Overlap(task, other); });
-    };
-    for (end = first + 1; end < count && end - first < kTasksMax && joins(tasks[end]);) ++end;
-    const cudaError_t error =
-        LaunchTasks(params, tasks + first, end - first, IsKMeans(tasks[first]), stream);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
-}
-
-cudaError_t LaunchKeepByScore(const AnnealParams& params, const AnnealTask& task,
-                              const float* scores, cudaStream_t stream) {
-  AnnealLaunch launch{
-      .pool = params.pool, .layouts = params.layouts, .page_entries = params.page_entries};
-  launch.tasks[0] = task;
-  const dim3 grid(params.pool.kv_heads, params.pool.layers);
-  KeepByScoreKernel<<<grid, kSelectThreads, 0, stream>>>(launch, scores);
-  return cudaGetLastError();
 }
 
 }  // namespace palimpsest::cuda
