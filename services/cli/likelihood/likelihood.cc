@@ -44,7 +44,7 @@ class Likelihood {
     KV_ASSIGN_OR_RETURN(points_, MakeGrid(settings_.grid));
     KV_RETURN_IF_ERROR(Load());
     KV_RETURN_IF_ERROR(file_.Open(settings_.results));
-    const std::vector<LikelihoodJob> jobs = Missing();
+    KV_ASSIGN_OR_RETURN(const std::vector<LikelihoodJob> jobs, Missing());
     tokens_to_read_ = TokensToRead(options_, jobs);
     start_ = clock_->Now();
     KV_RETURN_IF_ERROR(CompareCaches(
@@ -135,12 +135,20 @@ class Likelihood {
             .aid = std::move(aid)};
   }
 
-  std::vector<LikelihoodJob> Missing() const {
+  // What is not in the file yet and can be. Says so where a budget in bytes is out of reach.
+  absl::StatusOr<std::vector<LikelihoodJob>> Missing() {
     std::vector<LikelihoodJob> jobs;
     for (const LikelihoodText& text : texts_) {
       LikelihoodJob job{.text = &text, .points = {}};
       for (const GridPoint& point : points_) {
-        if (file_.Find(IdentityOf(text, point)) == nullptr) job.points.push_back(&point);
+        if (file_.Find(IdentityOf(text, point)) != nullptr) continue;
+        const absl::Status resolved = ResolvePoint(options_, point, text).status();
+        if (absl::IsOutOfRange(resolved)) {
+          progress_.Note(absl::StrCat("left out: ", text.name, ": ", resolved.message()));
+          continue;
+        }
+        KV_RETURN_IF_ERROR(resolved);
+        job.points.push_back(&point);
       }
       if (!job.points.empty()) jobs.push_back(std::move(job));
     }
@@ -168,7 +176,7 @@ class Likelihood {
     return absl::OkStatus();
   }
 
-  std::string Report() const {
+  absl::StatusOr<std::string> Report() const {
     std::vector<PointResult> results;
     std::set<std::string> devices;
     for (const GridPoint& point : points_) {
@@ -178,6 +186,9 @@ class Likelihood {
         results.push_back(*found);
         devices.insert(found->device);
       }
+    }
+    if (results.empty()) {
+      return absl::InvalidArgumentError("--bytes: out of reach for every policy and text");
     }
     const std::vector<PointFigures> figures = FiguresOf(results);
     if (settings_.format == LikelihoodFormat::kJson) {

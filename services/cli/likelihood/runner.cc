@@ -95,26 +95,9 @@ class Session {
   // The policy of a point for a text; the full cache's for null.
   absl::StatusOr<PolicySpec> SpecOf(const GridPoint* point, const LikelihoodText& text) {
     if (point == nullptr) return DefaultSpec("full");
-    PolicySpec spec = point->spec;
-    if (!point->bytes_percent.has_value()) return spec;
-    const auto [known, fresh] = budgets_.try_emplace({point, text.tokens.size()}, 0);
-    if (fresh) {
-      // The last token is chosen, but never gets into a cache.
-      const ChainLength chain{.prompt_tokens = options_.prompt_tokens,
-                              .tokens = static_cast<uint32_t>(text.tokens.size()) - 1};
-      const CacheCosts costs{.shape = shape_, .query_heads = options_.source.config.query_heads};
-      KV_ASSIGN_OR_RETURN(const ByteBudget budget,
-                          BudgetForBytes(spec, costs, {&chain, 1}, *point->bytes_percent));
-      if (budget.percent > kPercentSlack * *point->bytes_percent) {
-        return absl::InvalidArgumentError(absl::StrFormat(
-            "--bytes: %g %% of the full cache's bytes is out of reach of %s for a text of %d "
-            "tokens; allowed: %.2f or more",
-            *point->bytes_percent, spec.name, text.tokens.size(), budget.percent));
-      }
-      known->second = budget.budget_tokens;
-    }
-    spec.budget_tokens = known->second;
-    return spec;
+    const auto [known, fresh] = specs_.try_emplace({point, text.tokens.size()});
+    if (fresh) KV_ASSIGN_OR_RETURN(known->second, ResolvePoint(options_, *point, text));
+    return known->second;
   }
 
   // Bytes that a chain's pages may come to, generously: each class of thoughts may begin a page of
@@ -259,7 +242,8 @@ class Session {
   CacheShape shape_;
   uint64_t query_bytes_ = 0;
   uint32_t batch_ = 0;
-  std::map<std::pair<const GridPoint*, size_t>, uint32_t> budgets_;  // by length of the text
+  // Known already, by length of the text.
+  std::map<std::pair<const GridPoint*, size_t>, PolicySpec> specs_;
   std::string device_;
   std::unique_ptr<TimedBackend> backend_;
   std::unique_ptr<Model> model_;  // may use the backend's device
@@ -283,6 +267,27 @@ absl::Status CheckJobs(const LikelihoodOptions& options, const std::vector<Likel
 }
 
 }  // namespace
+
+absl::StatusOr<PolicySpec> ResolvePoint(const LikelihoodOptions& options, const GridPoint& point,
+                                        const LikelihoodText& text) {
+  PolicySpec spec = point.spec;
+  if (!point.bytes_percent.has_value()) return spec;
+  // The last token is chosen, but never gets into a cache.
+  const ChainLength chain{.prompt_tokens = options.prompt_tokens,
+                          .tokens = static_cast<uint32_t>(text.tokens.size()) - 1};
+  const CacheCosts costs{.shape = options.source.config.cache_shape(),
+                         .query_heads = options.source.config.query_heads};
+  KV_ASSIGN_OR_RETURN(const ByteBudget budget,
+                      BudgetForBytes(spec, costs, {&chain, 1}, *point.bytes_percent));
+  if (budget.percent > kPercentSlack * *point.bytes_percent) {
+    return absl::OutOfRangeError(absl::StrFormat(
+        "%s at %s of the full cache's bytes is out of reach for a text of %d tokens, the least is "
+        "%.2f%%",
+        spec.name, point.BudgetLabel(), text.tokens.size(), budget.percent));
+  }
+  spec.budget_tokens = budget.budget_tokens;
+  return spec;
+}
 
 absl::Status CompareCaches(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs,
                            const PointHandler& on_point, const StepHandler& on_step) {

@@ -43,9 +43,14 @@ using PointHandler = std::function<absl::Status(const LikelihoodJob& job, const 
 // Called after each step with the tokens read so far, of all chains. An error ends the run with it.
 using StepHandler = std::function<absl::Status(uint64_t tokens)>;
 
-// Reads every job. What has been handed over before an error stays valid. InvalidArgument names the
-// flag at fault, ResourceExhausted says that the pool is too small, DataLoss that a logit is not
-// finite.
+// The point's policy with the budget that it has for this text. OutOfRange where even the least
+// budget holds more bytes than it should.
+absl::StatusOr<PolicySpec> ResolvePoint(const LikelihoodOptions& options, const GridPoint& point,
+                                        const LikelihoodText& text);
+
+// Reads every job, whose points can be resolved. What has been handed over before an error stays
+// valid. InvalidArgument names the flag at fault, ResourceExhausted says that the pool is too
+// small, DataLoss that a logit is not finite.
 absl::Status CompareCaches(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs,
                            const PointHandler& on_point, const StepHandler& on_step);
 

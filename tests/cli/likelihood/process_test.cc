@@ -49,12 +49,13 @@ class LikelihoodProcessTest : public testing::Test {
     for (int i = 0; i < times; ++i) file << words << " ";
   }
 
-  Outcome Likelihood(const std::string& flags) const {
+  Outcome Palimpsest(const std::string& arguments) const {
     const std::string out = folder_ + "/out", err = folder_ + "/err";
     const int status = std::system(
-        absl::StrCat(PALIMPSEST, " likelihood ", flags, " > ", out, " 2> ", err).c_str());
+        absl::StrCat(PALIMPSEST, " ", arguments, " > ", out, " 2> ", err).c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, Slurp(out), Slurp(err)};
   }
+  Outcome Likelihood(const std::string& flags) const { return Palimpsest("likelihood " + flags); }
 
   std::string folder_;
   const std::string common_ = "--model lab/reasoner/model --device cpu --quiet --prompt-tokens 16 ";
@@ -114,6 +115,20 @@ TEST_F(LikelihoodProcessTest, MistakesNameTheFlagAndEndWithTheCodeForThem) {
     EXPECT_THAT(outcome.err, HasSubstr(expected)) << flags;
     EXPECT_EQ(outcome.out, "") << flags;
   }
+}
+
+TEST_F(LikelihoodProcessTest, ACodebookMadeOfTextsServesAnticipate) {
+  const Outcome made = Palimpsest(absl::StrCat(
+      "calibrate --model lab/reasoner/model --device cpu --quiet --query-samples 64 "
+      "--codebook-queries 16 --texts ",
+      folder_, "/texts --out ", folder_, "/calibration.json"));
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_THAT(made.out, HasSubstr("2 texts"));
+  const Outcome judged = Likelihood(
+      absl::StrCat(common_, "--texts ", folder_, "/texts/two.txt --policy anticipate --budget 48 ",
+                   "--codebook ", folder_, "/queries.safetensors"));
+  EXPECT_EQ(judged.code, 0) << judged.err;
+  EXPECT_THAT(judged.out, HasSubstr("anticipate"));
 }
 
 TEST_F(LikelihoodProcessTest, HelpShowsEveryFlagAndHowToUseThem) {

@@ -146,18 +146,24 @@ TEST(LikelihoodRunTest, ABudgetInBytesComesToAboutThoseBytes) {
   }
 }
 
-TEST(LikelihoodRunTest, AnticipateWithoutACodebookAndAnUnreachableShareAreRefused) {
+TEST(LikelihoodRunTest, AnticipateWithoutACodebookIsRefused) {
   const LikelihoodOptions options = Options(kTiny);
   const LikelihoodText text = RandomText(options.source.config, 100);
-  GridPoint little = Point("random", 0);
-  little.bytes_percent = 1;
-  GridPoint anticipate = Point("anticipate", 64);
-  for (const GridPoint* point : {&little, &anticipate}) {
-    const absl::Status status = CompareCaches(
-        options, {{&text, {point}}}, [](auto&&...) { return absl::OkStatus(); },
-        [](uint64_t) { return absl::OkStatus(); });
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
-  }
+  const GridPoint point = Point("anticipate", 64);
+  const absl::Status status = CompareCaches(
+      options, {{&text, {&point}}}, [](auto&&...) { return absl::OkStatus(); },
+      [](uint64_t) { return absl::OkStatus(); });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+}
+
+TEST(LikelihoodRunTest, AShareThatNoBudgetReachesIsToldWithTheLeast) {
+  const LikelihoodOptions options = Options(kTiny);
+  const LikelihoodText text = RandomText(options.source.config, 100);
+  GridPoint point = Point("random", 0);
+  point.bytes_percent = 1;
+  const absl::Status status = ResolvePoint(options, point, text).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("the least is"));
 }
 
 TEST(LikelihoodRunTest, AnErrorOfTheCallerEndsTheRun) {
