@@ -14,6 +14,7 @@
 namespace palimpsest::cli {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 void ExpectAllRight(const absl::StatusOr<RunResult>& run) {
@@ -302,6 +303,26 @@ TEST_F(ServiceTest, AWorkerWithRandomWeightsSaysSo) {
     EXPECT_THAT(text, HasSubstr("synthetic:smollm2-135m, RANDOM WEIGHTS"));
     EXPECT_THAT(text, HasSubstr("device: cpu"));
   });
+}
+
+TEST_F(ServiceTest, AWorkerRefusesACodebookThatIsNotItsModels) {
+  const auto last_words = [](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--listen", "127.0.0.1:0", "--device", "cpu"});
+    auto process = ChildProcess::Start(DECODE, arguments);
+    EXPECT_TRUE(process.ok()) << process.status();
+    for (int i = 0; i < 2000 && !(*process)->Ended().has_value(); ++i) {
+      std::this_thread::sleep_for(milliseconds(10));
+    }
+    return (*process)->Obituary();
+  };
+  const std::string codebook = std::string(kModel) + "/queries.safetensors";
+  EXPECT_THAT(
+      last_words({"--model", "tests/decode/model/data/qwen2", "--codebook", codebook}),
+      AllOf(HasSubstr("codebook: "), HasSubstr(codebook), HasSubstr("made for another model")));
+  EXPECT_THAT(last_words({"--model", kModel, "--codebook", "/nonexistent"}),
+              HasSubstr("codebook: /nonexistent"));
+  EXPECT_THAT(last_words({"--synthetic-weights", "smollm2-135m", "--codebook", codebook}),
+              HasSubstr("codebook: random weights have none"));
 }
 
 TEST_F(ServiceTest, BothProcessesShowTheirMetrics) {

@@ -55,6 +55,27 @@ TEST(Rope, TurnsPairsHalfAHeadApartAndKeepsTheirLength) {
   }
 }
 
+TEST(Rope, UnrotateTakesRotateBackAtAnyPositionAndWithAnAttentionFactor) {
+  const RopeConfig yarn = {.theta = 10000.0,
+                           .scaling = RopeScaling::kYarn,
+                           .factor = 4.0,
+                           .original_max_positions = 4096,
+                           .attention_factor = 1.1386};
+  for (const RopeConfig& rope : {RopeConfig{.theta = 500000.0}, yarn}) {
+    RotaryTable table(rope, 128, 4);
+    const uint32_t positions[] = {0, 1, 4095, 131071};
+    for (int row = 0; row < 4; ++row) {
+      table.Set(row, positions[row]);
+      std::vector<float> x(256);
+      for (int i = 0; i < 256; ++i) x[i] = std::sin(0.7f * i) * 4;
+      const std::vector<float> before = x;
+      table.Rotate(row, 2, x.data());
+      table.Unrotate(row, 2, x.data());
+      for (int i = 0; i < 256; ++i) EXPECT_NEAR(x[i], before[i], 1e-5) << positions[row];
+    }
+  }
+}
+
 TEST(Rope, DotProductsDependOnDistanceAlone) {
   const std::vector<float> q = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7};
   const auto dot_at = [&](uint32_t a, uint32_t b) {

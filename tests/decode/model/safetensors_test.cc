@@ -82,6 +82,26 @@ TEST(Safetensors, RefusesHeadersThatLie) {
                 "match");
 }
 
+TEST(Safetensors, ReadsMetadataOfText) {
+  const auto metadata = ParseSafetensorsMetadata(Image(R"({"__metadata__":{"a":"1","b":""}})", 0));
+  ASSERT_TRUE(metadata.ok()) << metadata.status();
+  EXPECT_THAT(*metadata, ElementsAre(testing::Pair("a", "1"), testing::Pair("b", "")));
+  EXPECT_TRUE(ParseSafetensorsMetadata(Image("{}", 0))->empty());
+  EXPECT_FALSE(ParseSafetensorsMetadata(Image(R"({"__metadata__":{"a":1}})", 0)).ok());
+  EXPECT_FALSE(ParseSafetensorsMetadata(Image(R"({"__metadata__":[]})", 0)).ok());
+}
+
+TEST(Safetensors, WeightsAreTheModelsFilesAlone) {
+  EXPECT_THAT(*WeightFiles("tests/decode/model/data/qwen2"), ElementsAre("model.safetensors"));
+  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "shards";
+  std::filesystem::create_directories(folder);
+  EXPECT_EQ(WeightFiles(folder.string()).status().code(), absl::StatusCode::kNotFound);
+  std::ofstream(folder / "model.safetensors.index.json")
+      << R"({"weight_map":{"x":"b.safetensors","y":"a.safetensors","z":"b.safetensors"}})";
+  std::ofstream(folder / "queries.safetensors") << "something else";
+  EXPECT_THAT(*WeightFiles(folder.string()), ElementsAre("a.safetensors", "b.safetensors"));
+}
+
 TEST(Safetensors, RefusesOverlapsAndHoles) {
   const std::string a = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)";
   ExpectRefused(a + R"("b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12, "overlaps");
