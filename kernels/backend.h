@@ -123,7 +123,9 @@ class Backend {
   virtual absl::Status Append(int layer, const LayerActivations& io) = 0;
 
   // Attention of each row over its sequence's live slots and the open group, causal inside the
-  // step: row i of a sequence sees open tokens [0, open_count + i]. Reads mixed formats.
+  // step: row i of a sequence sees open tokens [0, open_count + i]. Reads mixed formats. Where the
+  // lane has a residue of n tokens, every query meets one more key: the mean of the evicted ones',
+  // with its logit raised by ln(n) and the mean of their values.
   virtual absl::Status Attend(int layer, const LayerActivations& io) = 0;
 
   // Attention sparsity (ThinKV appendix C.2) of the last row of each of the step's StepRows that
@@ -144,7 +146,9 @@ class Backend {
   // segment that has no more than `keep` is left as it is. What each selector scores by:
   // kernels/README.md. FailedPrecondition for a selector that
   // this backend was not configured for: kAttentionReceived wants CacheShape::slot_scores,
-  // kJointScore a query_window, kAnticipated a codebook; kValueAttention works in Attend only.
+  // kJointScore a query_window, kAnticipated a codebook, Selection::residue
+  // CacheShape::residue (and the sequence an open group, where it lies); kValueAttention works in
+  // Attend only.
   virtual absl::Status Anneal(absl::Span<const SequenceView> sequences,
                               absl::Span<const AnnealOrder> orders) = 0;
 

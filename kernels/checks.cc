@@ -140,6 +140,15 @@ absl::Status CheckSelection(const BackendConfig& config, const SequenceView& vie
     return absl::FailedPreconditionError(
         absl::StrCat("this backend was made without ", what, ", which the selector wants"));
   };
+  if (selection.residue) {
+    if (selection.selector == Selector::kKMeansMedoids) {
+      return Invalid("k-means leaves no residue");
+    }
+    if (!config.shape.residue) return missing("residues");
+    if (view.open_group == kNoOpenGroup) {
+      return Invalid("a sequence without an open group has no residue");
+    }
+  }
   switch (selection.selector) {
     case Selector::kKMeansMedoids:
       if (selection.recent == 0) return absl::OkStatus();

@@ -48,6 +48,7 @@ struct CacheShape {
   int kv_heads = 0;
   int head_dim = 0;
   bool slot_scores = false;  // slots carry a float for selectors that judge tokens as they go
+  bool residue = false;      // sequences keep the sums of K and V of what anneals evicted
 
   constexpr int lanes() const { return layers * kv_heads; }  // a lane is one (layer, KV head)
   bool operator==(const CacheShape&) const = default;
@@ -160,16 +161,27 @@ constexpr PageLayout MakePageLayout(const CacheShape& shape, PageFormat format) 
 // An open group: up to 16 tokens not yet quantised.
 //   [layer][kv_head] { K [16][D] bf16, V [16][D] bf16 }
 //   [layer][kv_head] scores[16] f32, only where CacheShape::slot_scores
+//   [layer][kv_head] { sum of K [D] f32, sum of V [D] f32, how many [4] f32, the last three unused
+//   }
+//                    only where CacheShape::residue: of what anneals evicted
 constexpr size_t OpenGroupLaneBytes(const CacheShape& shape) {
   return 2 * static_cast<size_t>(kGroupTokens) * shape.head_dim * 2;
-}
-constexpr size_t OpenGroupBytes(const CacheShape& shape) {
-  const size_t scores = shape.slot_scores ? size_t{kGroupTokens} * 4 : 0;
-  return static_cast<size_t>(shape.lanes()) * (OpenGroupLaneBytes(shape) + scores);
 }
 constexpr size_t OpenGroupScoresOffset(const CacheShape& shape, int layer, int kv_head) {
   return static_cast<size_t>(shape.lanes()) * OpenGroupLaneBytes(shape) +
          (static_cast<size_t>(layer) * shape.kv_heads + kv_head) * kGroupTokens * 4;
+}
+constexpr size_t ResidueLaneBytes(const CacheShape& shape) {
+  return (2 * static_cast<size_t>(shape.head_dim) + 4) * 4;
+}
+constexpr size_t OpenGroupResidueOffset(const CacheShape& shape, int layer, int kv_head) {
+  const size_t scores = shape.slot_scores ? size_t{kGroupTokens} * 4 : 0;
+  return static_cast<size_t>(shape.lanes()) * (OpenGroupLaneBytes(shape) + scores) +
+         (static_cast<size_t>(layer) * shape.kv_heads + kv_head) * ResidueLaneBytes(shape);
+}
+constexpr size_t OpenGroupBytes(const CacheShape& shape) {
+  return OpenGroupResidueOffset(shape, 0, 0) +
+         (shape.residue ? static_cast<size_t>(shape.lanes()) * ResidueLaneBytes(shape) : 0);
 }
 
 // The newest `window` queries of one sequence: [layer][query head][window][D] bf16.

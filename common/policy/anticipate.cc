@@ -15,14 +15,15 @@
 namespace palimpsest {
 namespace {
 
-constexpr uint32_t kNewestTokens = 32;
+constexpr uint32_t kNewestTokens = 16;
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<const Policy>> NewAnticipatePolicy(const PolicySpec& spec) {
   KV_RETURN_IF_ERROR(RequireBudget(spec, kNewestTokens, 16));
   return std::make_unique<const OneSegmentPolicy>(
-      spec.budget_tokens, Selection{.selector = Selector::kAnticipated, .recent = kNewestTokens});
+      spec.budget_tokens,
+      Selection{.selector = Selector::kAnticipated, .recent = kNewestTokens, .residue = true});
 }
 
 }  // namespace palimpsest

@@ -23,9 +23,24 @@ struct Segment {
   }
 };
 
+// Adds what is evicted to the sums that attention reads in its place.
+void AddToResidue(const ClassLane& lane, const LaneTokens& evicted) {
+  const auto dim = static_cast<size_t>(lane.head_dim());
+  std::vector<float> rows(evicted.size() * dim);
+  float* sum = lane.memory.residue(lane.view.open_group, lane.layer, lane.kv_head);
+  for (const auto gather : {GatherKeys, GatherValues}) {
+    gather(lane, evicted, rows.data(), dim);
+    for (size_t i = 0; i < rows.size(); ++i) sum[i % dim] += rows[i];
+    sum += dim;
+  }
+  *sum += static_cast<float>(evicted.size());
+}
+
 // Clears the live bits of all but tokens[kept...]. `kept` is ascending.
-void Keep(const ClassLane& lane, const LaneTokens& tokens, absl::Span<const uint32_t> kept) {
+void Keep(const ClassLane& lane, const LaneTokens& tokens, absl::Span<const uint32_t> kept,
+          bool residue) {
   size_t next = 0;
+  LaneTokens evicted;
   for (uint32_t i = 0; i < tokens.size(); ++i) {
     if (next < kept.size() && kept[next] == i) {
       ++next;
@@ -33,7 +48,9 @@ void Keep(const ClassLane& lane, const LaneTokens& tokens, absl::Span<const uint
     }
     uint16_t* const live = lane.page(tokens[i].page).live;
     *live = static_cast<uint16_t>(*live & ~(1u << tokens[i].slot));
+    evicted.push_back(tokens[i]);
   }
+  if (residue) AddToResidue(lane, evicted);
 }
 
 // The `keep` best, ascending: the `recent` newest, then by score; of equal ones the earlier.
@@ -67,7 +84,9 @@ void KeepMedoids(const Segment& segment, int layer, int first, int last,
   }
   const std::vector<uint32_t> kept =
       KMeansMedoids(keys, tokens, static_cast<uint32_t>(width), segment.order.keep);
-  for (int h = first; h < last; ++h) Keep(segment.lane(layer, h), heads[h], kept);
+  for (int h = first; h < last; ++h) {
+    Keep(segment.lane(layer, h), heads[h], kept, /*residue=*/false);
+  }
 }
 
 void AnnealLayer(const Segment& segment, int layer) {
@@ -98,7 +117,7 @@ void AnnealLayer(const Segment& segment, int layer) {
       const std::vector<float> scores = keep > recent
                                             ? ScoreTokens(lane, heads[h], selector, recent)
                                             : std::vector<float>(heads[h].size());
-      Keep(lane, heads[h], BestTokens(scores, keep, recent));
+      Keep(lane, heads[h], BestTokens(scores, keep, recent), segment.order.selection.residue);
     }
   }
 }

@@ -2,6 +2,8 @@
 #include "kernels/cpu/attend.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
 #include "kernels/cpu/attention_state.h"
 #include "kernels/cpu/eviction.h"
@@ -88,6 +90,25 @@ void FoldOpenGroup(const Step& step, const Part& part, absl::Span<AttentionState
   }
 }
 
+// One more key and value, of the weight of all that were evicted.
+void FoldResidue(const Step& step, const Part& part, absl::Span<AttentionState> states) {
+  const StepRows& r = step.rows[part.rows_index];
+  const SequenceView& view = step.sequences[r.sequence];
+  const int dim = step.head_dim();
+  const float* const keys = step.memory.residue(view.open_group, step.layer, part.kv_head);
+  const float* const values = keys + dim;
+  const float count = keys[2 * dim];
+  if (count == 0.0f) return;
+  float mean[kMaxHeadDim];
+  std::transform(values, values + dim, mean, [&](float sum) { return sum / count; });
+  for (size_t i = 0; i < states.size(); ++i) {
+    const float* const q =
+        static_cast<const float*>(step.io.q) + step.QueryOffset(r, part.kv_head, i);
+    const float logit = std::inner_product(q, q + dim, keys, 0.0f) / count * step.io.scale;
+    states[i].Merge({.max = logit + std::log(count), .sum = 1.0f, .values = mean}, dim);
+  }
+}
+
 void RunPart(const Step& step, const Part& part, float* scratch) {
   const StepRows& r = step.rows[part.rows_index];
   const int dim = step.head_dim();
@@ -110,7 +131,10 @@ void RunPart(const Step& step, const Part& part, float* scratch) {
                            tokens, dim, step.io.scale, &states[i]);
                 }
               });
-  if (part.with_open_group) FoldOpenGroup(step, part, absl::MakeSpan(states), &keys, &values);
+  if (part.with_open_group) {
+    FoldOpenGroup(step, part, absl::MakeSpan(states), &keys, &values);
+    if (step.memory.shape().residue) FoldResidue(step, part, absl::MakeSpan(states));
+  }
   for (const AttentionState& state : states) {
     state.values[dim] = state.max;
     state.values[dim + 1] = state.sum;

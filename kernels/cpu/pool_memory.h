@@ -45,6 +45,12 @@ class PoolMemory {
   // [query_window][head_dim] bf16: the newest queries of one query head of the sequence that has
   // this open group. That of position p lies in row p % query_window.
   uint16_t* queries(uint32_t group, int layer, int query_head) const;
+  // The sums of K and of V [2][head_dim] of what was evicted, and how many tokens that were.
+  // REQUIRES: CacheShape::residue.
+  float* residue(uint32_t group, int layer, int kv_head) const {
+    return reinterpret_cast<float*>(open_group(group) +
+                                    OpenGroupResidueOffset(shape(), layer, kv_head));
+  }
   void ZeroOpenGroup(uint32_t group) const;  // and its queries
 
  private:

@@ -132,6 +132,7 @@ absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* 
                        .rows_max = static_cast<int>(settings.rows_max),
                        .logit_rows_max = static_cast<int>(settings.batch_max),
                        .slot_scores = served.slot_scores,
+                       .residue = served.residue,
                        .query_window = served.query_window,
                        .codebook = codebook,
                        .threads = Threads(settings),

@@ -8,13 +8,13 @@
 namespace palimpsest {
 namespace {
 
-absl::StatusOr<Selector> SelectorOf(const std::string& name) {
+absl::StatusOr<Selection> SelectionOf(const std::string& name) {
   absl::StatusOr<PolicySpec> spec = DefaultSpec(name);
   if (!spec.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("policies: ", spec.status().message()));
   }
   KV_ASSIGN_OR_RETURN(const std::unique_ptr<const Policy> policy, NewPolicy(*spec));
-  return policy->selection().selector;
+  return policy->selection();
 }
 
 }  // namespace
@@ -24,7 +24,8 @@ absl::StatusOr<ServedPolicies> ServePolicies(absl::Span<const std::string> wante
   const std::vector<std::string> all = PolicyNames();
   ServedPolicies served;
   for (const std::string& name : wanted.empty() ? absl::MakeConstSpan(all) : wanted) {
-    KV_ASSIGN_OR_RETURN(const Selector selector, SelectorOf(name));
+    KV_ASSIGN_OR_RETURN(const Selection selection, SelectionOf(name));
+    const Selector selector = selection.selector;
     const bool scores = SlotScoreOf(selector) != SlotScore::kNone;
     const bool queries = NeedsQueries(selector);
     const bool codebook_missing = selector == Selector::kAnticipated && !has_codebook;
@@ -37,6 +38,7 @@ absl::StatusOr<ServedPolicies> ServePolicies(absl::Span<const std::string> wante
     }
     served.names.push_back(name);
     served.slot_scores |= scores;
+    served.residue |= selection.residue;
     if (queries) served.query_window = kQueriesKept;
   }
   return served;

@@ -16,6 +16,7 @@ inline constexpr uint32_t kQueriesKept = 8;  // R-KV's observation window
 struct ServedPolicies {
   std::vector<std::string> names;
   bool slot_scores = false;  // BackendConfig's of the same names
+  bool residue = false;
   uint32_t query_window = 0;
 };
 

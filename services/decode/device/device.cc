@@ -102,6 +102,7 @@ absl::StatusOr<ModelSource> FindModel(const std::string& folder, const std::stri
 BackendConfig BackendConfigOf(const DeviceOptions& options) {
   CacheShape shape = options.source.config.cache_shape();
   shape.slot_scores = options.slot_scores;
+  shape.residue = options.residue;
   return {.shape = shape,
           .query_heads = options.source.config.query_heads,
           .pool_bytes = options.pool_bytes,

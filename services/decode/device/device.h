@@ -51,6 +51,7 @@ struct DeviceOptions {
   int logit_rows_max = 64;
   // What policies to be served want of the backend (BackendConfig).
   bool slot_scores = false;
+  bool residue = false;
   uint32_t query_window = 0;
   std::shared_ptr<const QueryCodebook> codebook = nullptr;
   int threads = 1;     // of the CPU

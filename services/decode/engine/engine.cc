@@ -186,7 +186,7 @@ void Engine::Admit() {
                              .open_group = free_open_groups_.back(),
                              .prompt_tokens = chain.prompt_tokens(),
                              .reserved_pages = pages,
-                             .selector = chain.policy->selection().selector,
+                             .selection = chain.policy->selection(),
                              .query_bytes = options_.query_bytes});
     free_open_groups_.pop_back();
     chain.window_start = chain.prompt_tokens();

@@ -28,8 +28,8 @@ SequenceView SequenceCache::view() const {
   view.open_group = options_.open_group;
   view.open_count = open_count_;
   view.open_position = sealed_tokens_;
-  view.slot_score = SlotScoreOf(options_.selector);
-  view.keeps_queries = NeedsQueries(options_.selector);
+  view.slot_score = SlotScoreOf(options_.selection.selector);
+  view.keeps_queries = NeedsQueries(options_.selection.selector);
   return view;
 }
 
@@ -121,7 +121,7 @@ absl::StatusOr<uint32_t> SequenceCache::CommitAnneal(const Anneal& anneal) {
 }
 
 uint64_t SequenceCache::QueryBytes() const {
-  return NeedsQueries(options_.selector) ? options_.query_bytes : 0;
+  return NeedsQueries(options_.selection.selector) ? options_.query_bytes : 0;
 }
 
 void SequenceCache::Count() {

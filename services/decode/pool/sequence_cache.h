@@ -25,7 +25,7 @@ struct SequenceCacheOptions {
   uint32_t open_group = 0;      // index, owned by this cache until Release
   uint32_t prompt_tokens = 0;   // positions [0, prompt_tokens) are pinned
   uint32_t reserved_pages = 0;  // of class R's format, promised by the pool at admission
-  Selector selector{};          // its policy's: what its slots carry, and whether queries are kept
+  Selection selection = {};     // its policy's: what its slots carry, whether queries are kept
   uint64_t query_bytes = 0;     // what those take
 };
 
@@ -44,9 +44,7 @@ class SequenceCache {
   uint32_t open_count() const { return open_count_; }
   uint32_t token_count() const { return sealed_tokens_ + open_count_; }
   // Of a lane, prompt and open group included. Cheap: asked for at every step.
-  uint32_t live_tokens() const {
-    return std::accumulate(live_.begin(), live_.end(), open_count_);
-  }
+  uint32_t live_tokens() const { return std::accumulate(live_.begin(), live_.end(), open_count_); }
   // The class whose block table holds `thought`'s pages: the first one of the same format. Classes
   // of one format share pages, so that a slot one of them frees is free for all.
   Thought PagesOf(Thought thought) const;
