@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Anticipated queries, ours: in every (layer, KV head) the tokens stay which any of the model's
-typical queries, asked from the present position, would miss most; and the newest 32.
+typical queries, asked from the present position, would miss most; and the newest 16.
 
 What a query with attention p and output o = sum of p v loses with token i is exactly
-p_i / (1 - p_i) |v_i - o|, in which p_i / (1 - p_i) is held below 1000: the removal error.
+p_i / (1 - p_i) |v_i - o|, in which 1 - p_i counts as 0.001 at least: the removal error. The residue,
+one more key that attention reads instead of all that went, has no part in the scores.
 
 Relatives: Expected Attention (arXiv 2510.00636), SnapKV (arXiv 2404.14469), TriAttention (arXiv
 2604.04921).
@@ -15,7 +16,7 @@ import numpy as np
 from .follow import Follower, softmax
 from .recording import Recording
 
-NEWEST = 32
+NEWEST = 16
 REST_MIN = 1e-3  # of attention, what is left to the others
 
 

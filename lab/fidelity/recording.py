@@ -24,7 +24,7 @@ class Recording:
     live: np.ndarray  # [steps, layers, kv_heads, positions]: what survived each step
     sparsity: np.ndarray  # [refreshes, sparsity_layers], as measured
     inverse_frequencies: np.ndarray  # [D / 2], of RoPE
-    codebook: np.ndarray  # [layers, query_heads, queries, D], before RoPE; no queries: none
+    codebook: np.ndarray  # [layers, query_heads, queries, D], before RoPE
 
     @property
     def layers(self) -> int:
@@ -91,5 +91,4 @@ def read(path: str | pathlib.Path) -> Recording:
         live=live[..., :positions].astype(bool),
         sparsity=arrays["sparsity"].reshape(-1, max(1, len(header["sparsity_layers"]))),
         inverse_frequencies=arrays["inverse_frequencies"].astype(np.float64),
-        codebook=arrays.get("codebook", np.empty(0)).reshape(layers, query_heads, -1, dim)
-        .astype(np.float64))
+        codebook=arrays["codebook"].reshape(layers, query_heads, -1, dim).astype(np.float64))

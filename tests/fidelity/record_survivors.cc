@@ -26,6 +26,7 @@
 #include "services/decode/model/query_codebook_file.h"
 #include "services/decode/model/rope.h"
 #include "services/decode/model/tokenizer.h"
+#include "services/decode/served_policies.h"
 #include "tests/fidelity/random_model.h"
 #include "tests/fidelity/recording_backend.h"
 
@@ -68,11 +69,10 @@ absl::StatusOr<Source> ReasonerSource() {
   KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(kReasoner));
   KV_ASSIGN_OR_RETURN(source.prompt, tokenizer->Encode(kProblem, /*add_special=*/false));
   KV_ASSIGN_OR_RETURN(const std::string fingerprint, FingerprintModel(kReasoner));
-  absl::StatusOr<QueryCodebookFile> file = LoadQueryCodebook(
-      absl::StrCat(kReasoner, "/", kQueryCodebookFileName), source.model->config(), fingerprint);
-  if (absl::IsNotFound(file.status())) return source;
-  KV_RETURN_IF_ERROR(file.status());
-  source.codebook = std::make_shared<const QueryCodebook>(std::move(file->codebook));
+  KV_ASSIGN_OR_RETURN(QueryCodebookFile file,
+                      LoadQueryCodebook(absl::StrCat(kReasoner, "/", kQueryCodebookFileName),
+                                        source.model->config(), fingerprint));
+  source.codebook = std::make_shared<const QueryCodebook>(std::move(file.codebook));
   return source;
 }
 
@@ -92,18 +92,6 @@ absl::StatusOr<PolicySpec> SmallSpec(const std::string& policy, const Source& so
     spec.theta = source.theta;
   }
   return spec;
-}
-
-BackendConfig ConfigFor(const PolicySpec& spec, const Source& source, uint64_t pool_bytes,
-                        const CacheShape& shape) {
-  const auto policy = *NewPolicy(spec);
-  return {.shape = shape,
-          .query_heads = source.model->config().query_heads,
-          .pool_bytes = pool_bytes,
-          .open_groups = 1,
-          .rows_max = 16,
-          .query_window = NeedsQueries(policy->selection().selector) ? 8u : 0u,
-          .codebook = source.codebook};
 }
 
 absl::Status Generate(Engine& engine, GenerateRequest request) {
@@ -150,7 +138,7 @@ bool Write(const std::string& path, const std::string& name, const PolicySpec& s
   writer.Add("live", "u1", recording.live);
   writer.Add("sparsity", "<f4", recording.sparsity);
   writer.Add("inverse_frequencies", "<f4", InverseFrequencies(config.rope, config.head_dim));
-  if (source.codebook != nullptr) writer.Add("codebook", "bf16", source.codebook->data);
+  writer.Add("codebook", "bf16", source.codebook->data);
   return writer.Write(path, {{"policy", spec.name},
                              {"source", name},
                              {"budget_tokens", spec.budget_tokens},
@@ -169,12 +157,18 @@ bool Write(const std::string& path, const std::string& name, const PolicySpec& s
 absl::Status Record(const std::string& policy, const std::string& name, const std::string& path) {
   KV_ASSIGN_OR_RETURN(const Source source, name == "reasoner" ? ReasonerSource() : RandomSource());
   KV_ASSIGN_OR_RETURN(const PolicySpec spec, SmallSpec(policy, source, name == "quantised"));
-  const ModelConfig& model = source.model->config();
-  CacheShape shape = model.cache_shape();
-  KV_ASSIGN_OR_RETURN(const std::unique_ptr<const Policy> made, NewPolicy(spec));
-  shape.slot_scores = SlotScoreOf(made->selection().selector) != SlotScore::kNone;
+  KV_ASSIGN_OR_RETURN(const ServedPolicies wants, ServePolicies({policy}, /*has_codebook=*/true));
+  CacheShape shape = source.model->config().cache_shape();
+  shape.slot_scores = wants.slot_scores;
+  shape.residue = wants.residue;
   KV_ASSIGN_OR_RETURN(PagePool pool, PagePool::Create({.shape = shape, .pool_bytes = 64 << 20}));
-  const BackendConfig config = ConfigFor(spec, source, pool.capacity_bytes(), shape);
+  const BackendConfig config{.shape = shape,
+                             .query_heads = source.model->config().query_heads,
+                             .pool_bytes = pool.capacity_bytes(),
+                             .open_groups = 1,
+                             .rows_max = 16,
+                             .query_window = wants.query_window,
+                             .codebook = source.codebook};
   KV_ASSIGN_OR_RETURN(std::unique_ptr<Backend> cpu, NewCpuBackend(config, /*threads=*/1));
   const auto tokens = static_cast<uint32_t>(source.prompt.size()) + kGenerated;
   auto recorder = std::make_unique<RecordingBackend>(std::move(cpu), config, (tokens + 7) / 8 * 8);
