@@ -3,8 +3,8 @@
 typical queries, asked from the present position, would miss most; and the newest 16.
 
 What a query with attention p and output o = sum of p v loses with token i is exactly
-p_i / (1 - p_i) |v_i - o|, in which 1 - p_i counts as 0.001 at least: the removal error. The residue,
-one more key that attention reads instead of all that went, has no part in the scores.
+p_i / (1 - p_i) |v_i - o|, in which 1 - p_i counts as 0.001 at least: the removal error. The
+residue, one more key that attention reads instead of all that went, has no part in the scores.
 
 Relatives: Expected Attention (arXiv 2510.00636), SnapKV (arXiv 2404.14469), TriAttention (arXiv
 2604.04921).
