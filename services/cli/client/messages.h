@@ -93,7 +93,7 @@ struct Sampling {
 struct ChainRequest {
   std::vector<int32_t> prompt;
   uint32_t max_new_tokens = 0;
-  Sampling sampling;
+  Sampling sampling = {};
   PolicySpec policy;
 };
 
