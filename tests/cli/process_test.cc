@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The real binary as its user has it: arguments, exit codes, what is said where, and the demo end
 // to end, against the simulated worker always and against the real one where it is built.
-#include <fcntl.h>
+#include "tests/cli/process.h"
+
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -29,99 +27,6 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 
-struct Outcome {
-  int code = -1;    // exit code
-  int signal = 0;   // that ended it
-  std::string out;  // stdout
-  std::string err;  // stderr
-};
-
-std::string Slurp(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-std::string Folder() {
-  static const std::string folder = [] {
-    std::string path = testing::TempDir() + "/palimpsest-cli-XXXXXX";
-    return std::string(mkdtemp(path.data()));
-  }();
-  return folder;
-}
-
-// A folder in which both servers are the simulation.
-std::string SimulatedPrograms() {
-  const std::string folder = Folder() + "/bin";
-  if (std::filesystem::create_directory(folder)) {
-    for (const char* const name : {"palimpsest-decode", "palimpsest-kvstore"}) {
-      std::filesystem::create_symlink(SIMULATED_WORKER, folder + "/" + name);
-    }
-  }
-  return folder;
-}
-
-class Process {
- public:
-  Process(const std::string& program, const std::vector<std::string>& arguments,
-          const std::vector<std::pair<std::string, std::string>>& environment = {}) {
-    static int count = 0;
-    stem_ = absl::StrCat(Folder(), "/", ++count);
-    pid_ = fork();
-    if (pid_ != 0) return;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);  // or, left behind by a crash, it would hold ctest's pipe
-    for (const auto& [name, value] : environment) setenv(name.c_str(), value.c_str(), 1);
-    dup2(open((stem_ + ".out").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
-    dup2(open((stem_ + ".err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
-    std::vector<char*> argv = {const_cast<char*>(program.c_str())};
-    for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
-    argv.push_back(nullptr);
-    execv(program.c_str(), argv.data());
-    _exit(127);
-  }
-  ~Process() {
-    if (pid_ <= 0) return;
-    kill(pid_, SIGKILL);
-    Wait();
-  }
-
-  pid_t pid() const { return pid_; }
-  std::string out() const { return Slurp(stem_ + ".out"); }
-  std::string err() const { return Slurp(stem_ + ".err"); }
-
-  Outcome Wait() {
-    int status = 0;
-    waitpid(std::exchange(pid_, -1), &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-            WIFSIGNALED(status) ? WTERMSIG(status) : 0, out(), err()};
-  }
-
-  // The port of the line `listening on 127.0.0.1:PORT`.
-  std::string Endpoint() const {
-    for (int i = 0; i < 500; ++i) {
-      const std::string text = out();
-      const size_t at = text.find("listening on ");
-      const size_t end = text.find('\n', at);
-      if (at != std::string::npos && end != std::string::npos)
-        return text.substr(at + 13, end - at - 13);
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-    ADD_FAILURE() << "it does not listen: " << err();
-    return "127.0.0.1:1";
-  }
-
- private:
-  std::string stem_;
-  pid_t pid_;
-};
-
-Outcome Palimpsest(const std::vector<std::string>& arguments, const std::string& simulation = "") {
-  return Process(PALIMPSEST, arguments,
-                 {{"PALIMPSEST_BIN", SimulatedPrograms()}, {"PALIMPSEST_SIMULATION", simulation}})
-      .Wait();
-}
-
 constexpr char kFast[] = "rate=20000,chain=300";
 
 TEST(Arguments, NoneUnknownAndMistypedVerbsGetUsageOnStderr) {
@@ -139,6 +44,7 @@ TEST(Arguments, HelpIsOnStdoutAndHasExamples) {
   for (const std::vector<std::string>& arguments : {std::vector<std::string>{"--help"},
                                                     {"help"},
                                                     {"demo", "--help"},
+                                                    {"eval", "--help"},
                                                     {"status", "--help"},
                                                     {"calibrate", "--help"},
                                                     {"help", "demo"}}) {

@@ -2,36 +2,20 @@
 // What people and scripts read, as text to be reviewed: tests/cli/golden.
 #include "services/cli/demo/report.h"
 
-#include <cstdlib>
-#include <fstream>
-#include <sstream>
-
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
-#include "common/base/build_info.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "services/cli/demo/display.h"
 #include "services/cli/render.h"
 #include "services/cli/status/report.h"
+#include "tests/cli/golden.h"
 
 namespace palimpsest::cli {
 namespace {
 
 using testing::HasSubstr;
 using testing::Not;
-
-// Compares with a reviewed file; PALIMPSEST_UPDATE_GOLDEN=1 writes it anew.
-void ExpectGolden(const std::string& name, std::string text) {
-  text = absl::StrReplaceAll(text, {{std::string(BuildCommit()), "COMMIT"}});
-  const std::string path = absl::StrCat("tests/cli/golden/", name);
-  if (std::getenv("PALIMPSEST_UPDATE_GOLDEN") != nullptr) std::ofstream(path) << text;
-  std::ifstream file(path);
-  std::ostringstream golden;
-  golden << file.rdbuf();
-  EXPECT_EQ(text, golden.str()) << "compare with " << path;
-}
 
 ChainResult Chain(int i, Verdict verdict, uint64_t mean_percent) {
   ChainResult chain;

@@ -50,7 +50,7 @@ absl::Status LoadProblems(const EvalSettings& settings, EvalInputs* inputs) {
   std::stable_sort(inputs->order.begin(), inputs->order.end(), [&](size_t a, size_t b) {
     return problems[a].chain_tokens > problems[b].chain_tokens;
   });
-  inputs->pictured = inputs->order.front();
+  inputs->pictured = inputs->order[inputs->order.size() / 2];
   return absl::OkStatus();
 }
 

@@ -20,7 +20,7 @@ struct EvalInputs {
   CacheCosts costs;
   std::vector<EvalProblem> problems;
   std::vector<size_t> order;  // of the problems, the longest first
-  size_t pictured = 0;        // the problem whose chains are drawn: the longest
+  size_t pictured = 0;        // the problem whose chains are drawn: of middling length
   std::vector<EvalPoint> points;
   EvalHeader header;
   std::vector<std::string> notes;  // for people

@@ -28,10 +28,10 @@ struct EvalPoint {
 std::string SeriesName(const EvalPoint& point);
 
 struct PointChoice {
-  std::vector<std::string> policy;
-  std::vector<std::string> budget;   // tokens
-  std::vector<std::string> bytes;    // per cent of the full cache's
-  std::vector<std::string> formats;  // "default": the policy's own
+  std::vector<std::string> policy = {};
+  std::vector<std::string> budget = {};   // tokens
+  std::vector<std::string> bytes = {};    // per cent of the full cache's
+  std::vector<std::string> formats = {};  // "default": the policy's own
 };
 
 // What is bounded stands once for each budget and each share of bytes, whose budget is still to be

@@ -16,8 +16,8 @@
 namespace palimpsest::cli {
 
 struct EvalProblem {
-  std::string id;
-  std::string prompt;         // as the model reads it
+  std::string id = {};
+  std::string prompt = {};    // as the model reads it
   bool add_special = false;   // the tokenizer is to add its begin token
   uint32_t chain_tokens = 0;  // of a reference chain, prompt included; 0: not known
   std::string answer = {};    // wanted; unless it is a Countdown problem
@@ -26,7 +26,7 @@ struct EvalProblem {
 
 struct ProblemRules {
   ChatStyle chat = ChatStyle::kPlain;  // not kAuto
-  std::string instruction;             // added to a question; not to a prompt
+  std::string instruction = {};        // added to a question; not to a prompt
 };
 
 // Every line has `prompt` (a text, read as it stands), or `problem` or `question` (asked as a user

@@ -113,6 +113,7 @@ void VisitRecord(Record& record, Visitor&& visit) {
   visit("plans_local", stats.plans_local);
   visit("pressure_reliefs", stats.pressure_reliefs);
   visit("timeline", stats.timeline);
+  visit("thoughts", record.thoughts);
 }
 
 absl::StatusOr<ChainEnd> ParseEnd(const std::string& name) {

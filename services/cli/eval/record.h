@@ -56,7 +56,9 @@ struct ChainRecord {
   uint64_t tokens_hash = 0;   // of them
   double decode_seconds = 0;  // from its first token to its last
   ChainStats stats;
-  std::vector<ChainMoment> moments;  // of the chain that is pictured
+  // Of the chain that is pictured.
+  std::vector<ChainMoment> moments;
+  std::string thoughts;  // kinds of its words as its task knows them (thoughts.h), or ""
 };
 
 nlohmann::ordered_json ToJson(const EvalHeader& header);

@@ -123,8 +123,8 @@ std::vector<std::string> EvalNotes(const EvalHeader& header,
   if (header.synthetic)
     notes.push_back("The model's weights are random: no answer means anything.");
   say(LabelsWhere(figures, [](const PointFigures& f) { return f.chains + f.lost < f.wanted; }),
-      ": not finished, so these are figures of the chains that ended first, the longest among them "
-      "last or missing.");
+      ": not finished: these are figures of the chains that have ended, and the longest problems "
+      "are run first.");
   say(LabelsWhere(figures, [](const PointFigures& f) { return f.lost > 0; }),
       ": chains were lost to errors of the worker; they are not in the figures. Run it again.");
   say(LabelsWhere(figures, [](const PointFigures& f) { return f.tokens_to_full > kLongerChains; }),

@@ -12,6 +12,7 @@
 #include "common/base/text.h"
 #include "services/cli/dispatcher.h"
 #include "services/cli/eval/loop.h"
+#include "services/cli/eval/thoughts.h"
 #include "services/cli/fnv.h"
 
 namespace palimpsest::cli {
@@ -86,6 +87,10 @@ class Runner {
                         plan_.points[job.point].Label());
   }
 
+  bool IsPictured(const EvalJob& job) const {
+    return job.problem == plan_.pictured && job.sample == 0;
+  }
+
   uint32_t ExpectedTokens(const EvalJob& job) const {
     const uint32_t chain = plan_.problems[job.problem].chain_tokens;
     return chain > 0 ? chain : std::max(1u, plan_.max_new_tokens);
@@ -141,8 +146,8 @@ class Runner {
     const EvalProblem& problem = plan_.problems[job.problem];
     // The reasoner's judge looks for <eos>; other answers are what a person would read.
     const bool skip_special = !problem.countdown.has_value();
-    const Judgement judgement =
-        Judge(problem, plan_.answer, tokenizer_.Decode(chain.tokens, skip_special));
+    const std::string text = tokenizer_.Decode(chain.tokens, skip_special);
+    const Judgement judgement = Judge(problem, plan_.answer, text);
     ChainRecord record{.point = plan_.points[job.point].Key(),
                        .problem = problem.id,
                        .sample = job.sample,
@@ -155,7 +160,11 @@ class Runner {
                        .tokens_hash = HashOfTokens(chain.tokens),
                        .decode_seconds = Seconds(came.arrived - chain.first),
                        .stats = std::move(came.event.stats),
-                       .moments = std::move(chain.moments)};
+                       .moments = std::move(chain.moments),
+                       .thoughts = ""};
+    if (IsPictured(job) && problem.countdown.has_value()) {
+      record.thoughts = ToText(CountdownThoughts(text));
+    }
     // One letter all along says nothing, and is long.
     std::string& timeline = record.stats.timeline;
     if (timeline.find_first_not_of(timeline.substr(0, 1)) == std::string::npos) timeline.clear();
@@ -167,7 +176,7 @@ class Runner {
     for (const ChainStatus& chain : status.chains) by_request[chain.request] = &chain;
     for (auto& [index, chain] : running_) {
       const EvalJob& job = plan_.jobs[index];
-      if (job.problem != plan_.pictured || job.sample > 0) continue;
+      if (!IsPictured(job)) continue;
       const auto found = by_request.find(chain.request);
       if (found == by_request.end()) continue;
       if (chain.moments.size() == kMomentsMax) KeepEverySecond(&chain.moments);

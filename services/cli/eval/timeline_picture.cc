@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/svg.h"
 #include "services/cli/eval/picture.h"
 #include "services/cli/eval/picture_style.h"
+#include "services/cli/eval/thoughts.h"
 #include "services/cli/render.h"
 
 namespace palimpsest::cli {
@@ -60,25 +62,37 @@ class PanelPicture {
                 {.size = 12, .anchor = "end"});
   }
 
-  // A strip over the panel, a piece a window; plain where all are one kind.
+  // A strip over the panel: thoughts as the task knows them, or else as they were labelled.
   std::string Thoughts() const {
+    std::string out = Box(left_, top_, kPanelWidth, kPanelHeight, "fill=\"#f5f7fa\"");
+    double from = panel_.record->stats.prompt_tokens;
+    for (const ThoughtRun& run : ParseThoughts(panel_.record->thoughts)) {
+      out += Piece(from, from + run.words, run.kind);
+      from += run.words;
+    }
+    return panel_.record->thoughts.empty() ? out + Labels() : out;
+  }
+
+  std::string Labels() const {
+    std::string out;
     const std::string& timeline = panel_.record->stats.timeline;
     const double start = panel_.record->stats.prompt_tokens;
     const double window = panel_.point->spec.window_tokens;
     // The worker tells the newest letters of a long chain.
     const double windows = std::floor((End() - start) / window);
     const double first = std::max(0.0, windows - static_cast<double>(timeline.size()));
-    std::string out = Box(left_, top_, kPanelWidth, kPanelHeight, "fill=\"#f5f7fa\"");
     for (size_t i = 0; i < timeline.size(); ++i) {
       const double from = start + (first + static_cast<double>(i)) * window;
-      const double to = std::min(from + window, End());
-      if (from >= to) break;
-      out += Box(X(from), top_ - kStrip, X(to) - X(from), kStrip,
-                 absl::StrFormat("fill=\"%s\" fill-opacity=\"0.8\"", ThoughtColour(timeline[i])));
-      out += Box(X(from), top_, X(to) - X(from), kPanelHeight,
-                 absl::StrFormat("fill=\"%s\" fill-opacity=\"0.08\"", ThoughtColour(timeline[i])));
+      out += Piece(from, from + window, timeline[i]);
     }
     return out;
+  }
+
+  std::string Piece(double from, double to, char kind) const {
+    to = std::min(to, End());
+    if (from >= to) return "";
+    return Box(X(from), top_ - kStrip, X(to) - X(from), kStrip,
+               absl::StrFormat("fill=\"%s\" fill-opacity=\"0.85\"", ThoughtColour(kind)));
   }
 
   double End() const { return panel_.record->stats.prompt_tokens + panel_.record->tokens; }
@@ -162,9 +176,15 @@ std::string DrawTimelines(const EvalHeader& header, const std::vector<EvalPoint>
   out += Text(kLeft, 58,
               absl::StrCat(header.model, "  ·  ",
                            panels.empty() ? "no chain was watched" : panels[0].record->problem,
-                           "  ·  dashed: the full cache  ·  strip: thoughts as labelled, where "
-                           "there are several kinds"),
+                           "  ·  dashed: the full cache  ·  strip: kinds of thought"),
               {.size = 13});
+  double x = kLeft;
+  for (const auto& [kind, name] : {std::pair('R', "R reasoning"), std::pair('E', "E execution"),
+                                   std::pair('T', "T transition")}) {
+    out += Box(x, 72, 18, kStrip, absl::StrFormat("fill=\"%s\"", ThoughtColour(kind)));
+    out += Text(x + 24, 82, name, {.colour = svg::kInk});
+    x += 120;
+  }
   for (size_t i = 0; i < panels.size(); ++i) {
     const double left = kLeft + kColumnStep * static_cast<double>(i % 2);
     const double top = kHeader + 34 + kRowStep * std::floor(static_cast<double>(i) / 2);
