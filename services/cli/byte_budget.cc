@@ -57,7 +57,7 @@ class PretendedChain {
         cache_(pool, backend,
                {.formats = spec.formats,
                 .prompt_tokens = length.prompt_tokens,
-                .selector = policy.selection().selector,
+                .selection = policy.selection(),
                 .query_bytes = query_bytes}) {}
 
   absl::Status Run(ByteSteps* steps) {
@@ -113,9 +113,10 @@ absl::StatusOr<PagePool> PoolFor(const CacheShape& shape, absl::Span<const Chain
 absl::StatusOr<double> MeanBytesPercent(const PolicySpec& spec, const CacheCosts& costs,
                                         absl::Span<const ChainLength> chains) {
   KV_ASSIGN_OR_RETURN(const std::unique_ptr<const Policy> policy, NewPolicy(spec));
-  const Selector selector = policy->selection().selector;
+  const Selection selection = policy->selection();
   CacheShape shape = costs.shape;
-  shape.slot_scores = SlotScoreOf(selector) != SlotScore::kNone;
+  shape.slot_scores = SlotScoreOf(selection.selector) != SlotScore::kNone;
+  shape.residue = selection.residue;
   KV_ASSIGN_OR_RETURN(PagePool pool, PoolFor(shape, chains));
   const uint64_t query_bytes = QueryWindowBytes(shape, costs.query_heads, kQueriesKept);
   NoBackend backend;

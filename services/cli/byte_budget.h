@@ -22,7 +22,7 @@ struct ChainLength {
 
 // The model, as far as it decides about bytes.
 struct CacheCosts {
-  CacheShape shape;  // slot_scores is set here by what the policy needs
+  CacheShape shape;  // slot_scores and residue are set here by what the policy needs
   int query_heads = 0;
 };
 

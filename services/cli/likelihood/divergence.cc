@@ -10,10 +10,13 @@
 namespace palimpsest::cli {
 namespace {
 
-constexpr int kLanes = 8;  // partial sums, so that a sum may be vectorised
+constexpr int kLanes = 8;         // partial sums, so that a sum may be vectorised
+constexpr size_t kStretch = 512;  // of a row: its weights stay in the nearest cache
 
-// e^x for -700 <= x <= 0, to about the last bit: 2^round(x / ln 2) times a polynomial. Branch-free
-// on purpose; std::exp would keep the loop around it scalar.
+constexpr float kRangeMax = 700.0f;
+
+// e^x for -kRangeMax <= x <= 0, to about the last bit: 2^round(x / ln 2) times a polynomial.
+// Branch-free on purpose; std::exp would keep the loop around it scalar.
 inline double Exp(double x) {
   constexpr double kShifter = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
   const double shifted = x * 1.4426950408889634 + kShifter;
@@ -35,23 +38,34 @@ inline double Exp(double x) {
   return p * std::bit_cast<double>(scale);
 }
 
-// Writes e^(logit - largest) and returns the sum.
-PALIMPSEST_SIMD_CLONES
-double Weigh(const float* logits, size_t size, float largest, double* weights) {
-  for (size_t i = 0; i < size; ++i) {
-    double x = static_cast<double>(logits[i]) - static_cast<double>(largest);
-    x = x < -700.0 ? -700.0 : x;
-    weights[i] = Exp(x);
-  }
+double Sum(const double* values, size_t size) {
   double partial[kLanes] = {};
   const size_t whole = size / kLanes * kLanes;
   for (size_t i = 0; i < whole; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) partial[lane] += weights[i + lane];
+    for (int lane = 0; lane < kLanes; ++lane) partial[lane] += values[i + lane];
   }
   double sum = 0;
   for (const double part : partial) sum += part;
-  for (size_t i = whole; i < size; ++i) sum += weights[i];
+  for (size_t i = whole; i < size; ++i) sum += values[i];
   return sum;
+}
+
+// Writes e^(logit - largest) and returns the sum. Never inlined, so that a row and its equal get
+// the same bits wherever they are summed.
+PALIMPSEST_SIMD_CLONES
+double WeighNear(const float* logits, size_t size, float largest, double* __restrict weights) {
+  for (size_t i = 0; i < size; ++i) {
+    weights[i] = Exp(static_cast<double>(logits[i]) - static_cast<double>(largest));
+  }
+  return Sum(weights, size);
+}
+
+// The same for a row whose logits lie further apart than Exp can take.
+double WeighFar(const float* logits, size_t size, float largest, double* weights) {
+  for (size_t i = 0; i < size; ++i) {
+    weights[i] = std::exp(static_cast<double>(logits[i]) - static_cast<double>(largest));
+  }
+  return Sum(weights, size);
 }
 
 // The sum of weight * (a - b).
@@ -73,31 +87,42 @@ double WeighedDifference(const double* weights, const float* a, const float* b, 
   return sum;
 }
 
-// The first of the largest logits; `size` where a logit is not finite.
+struct Extremes {
+  size_t likeliest = 0;  // the first of the largest logits; the row's size where one is not finite
+  float largest = 0;
+  bool near = false;  // all logits lie within kRangeMax of it
+};
+
 PALIMPSEST_SIMD_CLONES
-size_t FindLargest(const float* logits, size_t size) {
-  float largest[kLanes];
-  for (float& lane : largest) lane = logits[0];
+void FindExtremes(const float* logits, size_t size, Extremes* found) {
+  float largest[kLanes], smallest[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) largest[lane] = smallest[lane] = logits[0];
   float poison[kLanes] = {};  // becomes NaN with the first that is not finite
   const size_t whole = size / kLanes * kLanes;
   for (size_t i = 0; i < whole; i += kLanes) {
     for (int lane = 0; lane < kLanes; ++lane) {
       const float x = logits[i + lane];
       largest[lane] = x > largest[lane] ? x : largest[lane];
+      smallest[lane] = x < smallest[lane] ? x : smallest[lane];
       poison[lane] += x * 0.0f;
     }
   }
-  float most = largest[0], bad = 0;
+  float most = largest[0], least = smallest[0], bad = 0;
   for (int lane = 0; lane < kLanes; ++lane) {
     most = largest[lane] > most ? largest[lane] : most;
+    least = smallest[lane] < least ? smallest[lane] : least;
     bad += poison[lane];
   }
   for (size_t i = whole; i < size; ++i) {
     most = logits[i] > most ? logits[i] : most;
+    least = logits[i] < least ? logits[i] : least;
     bad += logits[i] * 0.0f;
   }
-  if (bad != 0.0f) return size;  // NaN is unequal to everything
-  return static_cast<size_t>(std::find(logits, logits + size, most) - logits);
+  found->largest = most;
+  found->near = most - least < kRangeMax;
+  // NaN is unequal to everything.
+  found->likeliest =
+      bad != 0.0f ? size : static_cast<size_t>(std::find(logits, logits + size, most) - logits);
 }
 
 }  // namespace
@@ -105,30 +130,39 @@ size_t FindLargest(const float* logits, size_t size) {
 bool ReferenceRow::Read(absl::Span<const float> logits) {
   logits_ = logits;
   weights_.resize(logits.size());
-  likeliest_ = FindLargest(logits.data(), logits.size());
+  Extremes found;
+  FindExtremes(logits.data(), logits.size(), &found);
+  likeliest_ = found.likeliest;
   if (likeliest_ == logits.size()) return false;
-  const float largest = logits[likeliest_];
-  weight_sum_ = Weigh(logits.data(), logits.size(), largest, weights_.data());
-  log_sum_ = static_cast<double>(largest) + std::log(weight_sum_);
+  const auto weigh = found.near ? WeighNear : WeighFar;
+  weight_sum_ = 0;
+  for (size_t first = 0; first < logits.size(); first += kStretch) {
+    const size_t count = std::min(kStretch, logits.size() - first);
+    weight_sum_ += weigh(&logits[first], count, found.largest, &weights_[first]);
+  }
+  log_sum_ = static_cast<double>(found.largest) + std::log(weight_sum_);
   return true;
 }
 
-Divergence Compare(const ReferenceRow& reference, absl::Span<const float> logits, size_t target,
-                   std::vector<double>& scratch) {
+Divergence Compare(const ReferenceRow& reference, absl::Span<const float> logits, size_t target) {
   Divergence result;
-  const size_t likeliest = FindLargest(logits.data(), logits.size());
-  if (likeliest == logits.size()) return result;
-  scratch.resize(logits.size());
-  const float largest = logits[likeliest];
-  const double log_sum = static_cast<double>(largest) +
-                         std::log(Weigh(logits.data(), logits.size(), largest, scratch.data()));
-  // Differences of logits first, so that equal rows give nothing but zeros.
-  const double between = WeighedDifference(reference.weights().data(), reference.logits().data(),
-                                           logits.data(), logits.size()) /
-                         reference.weight_sum();
+  Extremes found;
+  FindExtremes(logits.data(), logits.size(), &found);
+  if (found.likeliest == logits.size()) return result;
+  const auto weigh = found.near ? WeighNear : WeighFar;
+  double weights[kStretch];
+  double weight_sum = 0, between = 0;
+  for (size_t first = 0; first < logits.size(); first += kStretch) {
+    const size_t count = std::min(kStretch, logits.size() - first);
+    weight_sum += weigh(&logits[first], count, found.largest, weights);
+    // Differences of logits first, so that equal rows give nothing but zeros.
+    between += WeighedDifference(&reference.weights()[first], &reference.logits()[first],
+                                 &logits[first], count);
+  }
+  const double log_sum = static_cast<double>(found.largest) + std::log(weight_sum);
   result.finite = true;
-  result.kl = std::max(0.0, between - (reference.log_sum() - log_sum));
-  result.agrees = likeliest == reference.likeliest();
+  result.kl = std::max(0.0, between / reference.weight_sum() - (reference.log_sum() - log_sum));
+  result.agrees = found.likeliest == reference.likeliest();
   result.surprise = log_sum - static_cast<double>(logits[target]);
   result.full_surprise = reference.log_sum() - static_cast<double>(reference.logits()[target]);
   return result;

@@ -39,9 +39,8 @@ struct Divergence {
   double full_surprise = 0;  // the reference's
 };
 
-// `scratch` has room for a row. REQUIRES: the row is as long as the reference, target is in it.
-Divergence Compare(const ReferenceRow& reference, absl::Span<const float> logits, size_t target,
-                   std::vector<double>& scratch);
+// REQUIRES: the row is as long as the reference, target is in it.
+Divergence Compare(const ReferenceRow& reference, absl::Span<const float> logits, size_t target);
 
 // What a run of positions comes to.
 struct DivergenceSummary {

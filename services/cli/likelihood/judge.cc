@@ -59,11 +59,11 @@ absl::Status Judge::Take(absl::Span<const ForcedRow> rows) {
     }
     chain.positions.emplace_back();
   }
-  ForEach(others_, [&](int task, int thread) {
+  ForEach(others_, [&](int task, int) {
     const ForcedRow& row = rows[others_[task]];
     Chain& chain = chains_[row.chain];
-    chain.positions.back() = Compare(chains_[chain.reference].row, row.logits,
-                                     static_cast<size_t>(row.target), scratch_[thread]);
+    chain.positions.back() =
+        Compare(chains_[chain.reference].row, row.logits, static_cast<size_t>(row.target));
   });
   for (const size_t i : others_) {
     if (!chains_[rows[i].chain].positions.back().finite) return NotFinite(rows[i]);

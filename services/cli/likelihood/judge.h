@@ -16,7 +16,7 @@ namespace palimpsest::cli {
 
 class Judge {
  public:
-  explicit Judge(int threads) : team_(threads), scratch_(static_cast<size_t>(threads)) {}
+  explicit Judge(int threads) : team_(threads) {}
 
   // `chain` as ForcedModel::Add counted it. A chain that is its own reference is what others are
   // compared with. REQUIRES: chains are added in order, a reference before those that name it.
@@ -43,7 +43,6 @@ class Judge {
   void ForEach(const std::vector<size_t>& rows, TaskTeam::Work work);
 
   TaskTeam team_;
-  std::vector<std::vector<double>> scratch_;  // by thread
   std::vector<Chain> chains_;
   uint64_t step_ = 0;
   std::vector<size_t> references_, others_;  // scratch: indices of a step's rows

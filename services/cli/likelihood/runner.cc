@@ -28,29 +28,37 @@ struct Unit {
   size_t chains() const { return points.size() + 1; }
 };
 
-bool WantsScores(const GridPoint& point) {
-  // Selections do not depend on the budget, which may not be known yet.
-  PolicySpec spec = *DefaultSpec(point.spec.name);
-  return SlotScoreOf((*NewPolicy(spec))->selection().selector) != SlotScore::kNone;
+// Selections do not depend on the budget, which may not be known yet.
+Selection SelectionOf(const GridPoint& point) {
+  return (*NewPolicy(*DefaultSpec(point.spec.name)))->selection();
 }
 
-bool WantsQueries(const GridPoint& point) {
-  PolicySpec spec = *DefaultSpec(point.spec.name);
-  return NeedsQueries((*NewPolicy(spec))->selection().selector);
+// What makes every sequence of a device hold more. (Queries are kept only of those that want it.)
+struct Needs {
+  bool slot_scores = false;
+  bool residue = false;
+  auto operator<=>(const Needs&) const = default;
+};
+
+Needs NeedsOf(const GridPoint& point) {
+  const Selection selection = SelectionOf(point);
+  return {.slot_scores = SlotScoreOf(selection.selector) != SlotScore::kNone,
+          .residue = selection.residue};
 }
 
-// Slot scores make every page larger, so points that want them are run apart from those that do
-// not: nobody pays for what he does not use.
-std::vector<Unit> MakeUnits(const std::vector<LikelihoodJob>& jobs, bool scores, uint32_t batch) {
-  std::vector<Unit> units;
+// Points of different needs are run apart: nobody pays for what he does not use.
+std::map<Needs, std::vector<Unit>> MakeUnits(const std::vector<LikelihoodJob>& jobs,
+                                             uint32_t batch) {
+  std::map<Needs, std::vector<Unit>> units;
   for (const LikelihoodJob& job : jobs) {
-    Unit unit{.job = &job, .points = {}};
+    std::map<Needs, Unit> filling;
     for (const GridPoint* point : job.points) {
-      if (WantsScores(*point) != scores) continue;
-      if (unit.chains() == batch) units.push_back(std::exchange(unit, {&job, {}}));
+      const Needs needs = NeedsOf(*point);
+      Unit& unit = filling.try_emplace(needs, Unit{&job, {}}).first->second;
+      if (unit.chains() == batch) units[needs].push_back(std::exchange(unit, {&job, {}}));
       unit.points.push_back(point);
     }
-    if (!unit.points.empty()) units.push_back(std::move(unit));
+    for (auto& [needs, unit] : filling) units[needs].push_back(std::move(unit));
   }
   return units;
 }
@@ -58,10 +66,10 @@ std::vector<Unit> MakeUnits(const std::vector<LikelihoodJob>& jobs, bool scores,
 // One device with what these units want of it, and the engine over it.
 class Session {
  public:
-  Session(const LikelihoodOptions& options, bool scores, std::vector<Unit> units,
+  Session(const LikelihoodOptions& options, const Needs& needs, std::vector<Unit> units,
           const PointHandler& on_point, const StepHandler& on_step, uint64_t* tokens_read)
       : options_(options),
-        scores_(scores),
+        needs_(needs),
         units_(std::move(units)),
         on_point_(on_point),
         on_step_(on_step),
@@ -96,7 +104,9 @@ class Session {
   absl::StatusOr<PolicySpec> SpecOf(const GridPoint* point, const LikelihoodText& text) {
     if (point == nullptr) return DefaultSpec("full");
     const auto [known, fresh] = specs_.try_emplace({point, text.tokens.size()});
-    if (fresh) KV_ASSIGN_OR_RETURN(known->second, ResolvePoint(options_, *point, text));
+    if (fresh) {
+      KV_ASSIGN_OR_RETURN(known->second, ResolvePoint(options_, *point, text));
+    }
     return known->second;
   }
 
@@ -140,7 +150,8 @@ class Session {
     for (const Unit& unit : units_) {
       largest = std::max(largest, unit.chains());
       all += unit.chains();
-      for (const GridPoint* point : unit.points) queries |= WantsQueries(*point);
+      for (const GridPoint* point : unit.points)
+        queries |= NeedsQueries(SelectionOf(*point).selector);
     }
     batch_ = static_cast<uint32_t>(std::min<size_t>(options_.batch, all));
     const uint32_t query_window = queries ? kQueriesKept : 0;
@@ -149,7 +160,8 @@ class Session {
                          .open_groups = batch_,
                          .rows_max = static_cast<int>(batch_ + largest * (kGroupTokens - 1)),
                          .logit_rows_max = static_cast<int>(batch_),
-                         .slot_scores = scores_,
+                         .slot_scores = needs_.slot_scores,
+                         .residue = needs_.residue,
                          .query_window = query_window,
                          .codebook = options_.codebook,
                          .threads = options_.threads,
@@ -232,7 +244,7 @@ class Session {
   }
 
   const LikelihoodOptions& options_;
-  const bool scores_;
+  const Needs needs_;
   const std::vector<Unit> units_;
   const PointHandler& on_point_;
   const StepHandler& on_step_;
@@ -254,16 +266,12 @@ class Session {
 };
 
 absl::Status CheckJobs(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs) {
+  std::vector<std::string> names;
   for (const LikelihoodJob& job : jobs) {
-    for (const GridPoint* point : job.points) {
-      if (point->spec.name == "anticipate" && options.codebook == nullptr) {
-        return absl::InvalidArgumentError(
-            "--policy: 'anticipate' wants a codebook of the model's queries; `palimpsest "
-            "calibrate` makes one, --codebook says where it is");
-      }
-    }
+    for (const GridPoint* point : job.points) names.push_back(point->spec.name);
   }
-  return absl::OkStatus();
+  return names.empty() ? absl::OkStatus()
+                       : ServePolicies(names, options.codebook != nullptr).status();
 }
 
 }  // namespace
@@ -293,10 +301,8 @@ absl::Status CompareCaches(const LikelihoodOptions& options, const std::vector<L
                            const PointHandler& on_point, const StepHandler& on_step) {
   KV_RETURN_IF_ERROR(CheckJobs(options, jobs));
   uint64_t tokens_read = 0;
-  for (const bool scores : {false, true}) {
-    std::vector<Unit> units = MakeUnits(jobs, scores, options.batch);
-    if (units.empty()) continue;
-    Session session(options, scores, std::move(units), on_point, on_step, &tokens_read);
+  for (auto& [needs, units] : MakeUnits(jobs, options.batch)) {
+    Session session(options, needs, std::move(units), on_point, on_step, &tokens_read);
     KV_RETURN_IF_ERROR(session.Run());
   }
   return absl::OkStatus();
@@ -304,8 +310,8 @@ absl::Status CompareCaches(const LikelihoodOptions& options, const std::vector<L
 
 uint64_t TokensToRead(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs) {
   uint64_t tokens = 0;
-  for (const bool scores : {false, true}) {
-    for (const Unit& unit : MakeUnits(jobs, scores, options.batch)) {
+  for (const auto& [needs, units] : MakeUnits(jobs, options.batch)) {
+    for (const Unit& unit : units) {
       tokens += unit.chains() * (unit.job->text->tokens.size() - options.prompt_tokens);
     }
   }

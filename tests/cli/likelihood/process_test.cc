@@ -51,8 +51,8 @@ class LikelihoodProcessTest : public testing::Test {
 
   Outcome Palimpsest(const std::string& arguments) const {
     const std::string out = folder_ + "/out", err = folder_ + "/err";
-    const int status = std::system(
-        absl::StrCat(PALIMPSEST, " ", arguments, " > ", out, " 2> ", err).c_str());
+    const int status =
+        std::system(absl::StrCat(PALIMPSEST, " ", arguments, " > ", out, " 2> ", err).c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, Slurp(out), Slurp(err)};
   }
   Outcome Likelihood(const std::string& flags) const { return Palimpsest("likelihood " + flags); }
@@ -101,7 +101,7 @@ TEST_F(LikelihoodProcessTest, MistakesNameTheFlagAndEndWithTheCodeForThem) {
       {"--policy random --budget 64", "--model"},
       {common_ + texts, "nothing to compare"},
       {common_ + "--texts /nowhere.txt --policy random --budget 64", "/nowhere.txt"},
-      {common_ + texts + "--policy anticipate --budget 64", "codebook"},
+      {common_ + texts + "--policy anticipate --budget 64 --codebook /nowhere", "/nowhere"},
       {common_ + texts + "--policy random --bytes 1", "--bytes"},
       {common_ + texts + "--policy random --budget 64 --batch 1", "--batch"},
       {"--model lab/reasoner/model --policy random --budget 64 --prompt-tokens 300 " + texts,
@@ -118,15 +118,15 @@ TEST_F(LikelihoodProcessTest, MistakesNameTheFlagAndEndWithTheCodeForThem) {
 }
 
 TEST_F(LikelihoodProcessTest, ACodebookMadeOfTextsServesAnticipate) {
-  const Outcome made = Palimpsest(absl::StrCat(
-      "calibrate --model lab/reasoner/model --device cpu --quiet --query-samples 64 "
-      "--codebook-queries 16 --texts ",
-      folder_, "/texts --out ", folder_, "/calibration.json"));
+  const Outcome made = Palimpsest(
+      absl::StrCat("calibrate --model lab/reasoner/model --device cpu --quiet --query-samples 64 "
+                   "--codebook-queries 16 --texts ",
+                   folder_, "/texts --out ", folder_, "/calibration.json"));
   ASSERT_EQ(made.code, 0) << made.err;
   EXPECT_THAT(made.out, HasSubstr("2 texts"));
-  const Outcome judged = Likelihood(
-      absl::StrCat(common_, "--texts ", folder_, "/texts/two.txt --policy anticipate --budget 48 ",
-                   "--codebook ", folder_, "/queries.safetensors"));
+  const Outcome judged = Likelihood(absl::StrCat(common_, "--texts ", folder_,
+                                                 "/texts/two.txt --policy anticipate --budget 48 ",
+                                                 "--codebook ", folder_, "/queries.safetensors"));
   EXPECT_EQ(judged.code, 0) << judged.err;
   EXPECT_THAT(judged.out, HasSubstr("anticipate"));
 }
