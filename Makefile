@@ -21,6 +21,11 @@ help: ## List the targets
 demo: build ## Solve held-out problems from a compressed cache, with a store and a worker
 	build/release/bin/palimpsest demo $(ARGS)
 
+.PHONY: eval
+eval: build ## Judge every policy by the reasoner's answers at equal bytes; meant for a GPU
+	lab/eval/reasoner_table.sh run build/eval.jsonl $(ARGS)
+	lab/eval/reasoner_table.sh report eval build/eval.jsonl
+
 .PHONY: test
 test: build ## Run every test that this machine can run; the others say why they are skipped
 	cd build/release && $(CTEST) junit.xml

@@ -13,7 +13,8 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "bench/README.md", "kernels/README.md", "kernels/cuda/README.md")
+DOCUMENTS = ("README.md", "bench/README.md", "docs/evaluation.md", "kernels/README.md",
+             "kernels/cuda/README.md")
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
 SHORT_CASES = (("32/8/128", 64, 1024), ("32/8/128", 64, 8192), ("32/8/128", 256, 4096),
                ("32/8/128", 512, 1024), ("12/2/128", 64, 1024), ("9/3/64", 64, 1024))
@@ -103,9 +104,38 @@ def step_table(result: dict) -> str:
     return origin(result) + "\n" + table(head, rows)
 
 
+def eval_cell(point: dict) -> str:
+    if not point["chains"]:
+        return "–"
+    text = (f"{point['accuracy']:.3f} [{point['accuracy_low']:.3f}, {point['accuracy_high']:.3f}] "
+            f"at {point['bytes_mean_percent']:.3g} %")
+    if point["tokens_to_full"] and point["tokens_to_full"] > 1.05:
+        text += f", chains {point['tokens_to_full']:.2f}x"
+    return text + ("" if point["chains"] == point["chains_wanted"] else ", not finished")
+
+
+def eval_table(lines: list[dict]) -> str:
+    """Right answers [95 % interval] at the bytes held: a row a policy, a column an aim."""
+    header, points = lines[0], lines[1:]
+    aims = sorted({point["target_percent"] for point in points if point["target_percent"]})
+    series: dict[str, dict[float, dict]] = {}
+    notes = [f"{header['problem_source']}; {header['machine'] or 'CPU'}, commit {header['commit']}."]
+    for point in points:
+        if point["target_percent"]:
+            name = point["label"].replace(f" k={point['budget_tokens']}", "")
+            series.setdefault(name, {})[point["target_percent"]] = point
+        elif point["budget_tokens"] is None:
+            notes.append(f"{point['label'].capitalize()}, {point['formats']}: {eval_cell(point)}.")
+    rows = [[name, *(eval_cell(by_aim[aim]) if aim in by_aim else "–" for aim in aims)]
+            for name, by_aim in series.items()]
+    return " ".join(notes) + "\n\n" + table(["policy", *(f"{aim:g} %" for aim in aims)], rows)
+
+
 TABLES = {
     "attend": ("attend", attend_table),
     "attend-short": ("attend", lambda result: attend_table(result, SHORT_CASES)),
+    "eval": ("eval", eval_table),
+    "eval-long": ("eval-long", eval_table),
     "step": ("step", step_table),
     "throughput": ("throughput", throughput_table),
 }
@@ -116,7 +146,12 @@ def rendered(name: str, where: str) -> str:
         sys.exit(f"make_table: {where}: no table {name}; there are {', '.join(TABLES)}")
     bench, render = TABLES[name]
     path = ROOT / "bench" / "results" / f"{bench}.json"
-    return render(json.loads(path.read_text())) if path.exists() else ""
+    if path.exists():
+        return render(json.loads(path.read_text()))
+    path = path.with_suffix(".jsonl")
+    if path.exists():
+        return render([json.loads(line) for line in path.read_text().splitlines()])
+    return ""
 
 
 def main() -> None:

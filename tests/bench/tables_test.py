@@ -67,6 +67,12 @@ def main() -> None:
         expect(table, "| 16 | thinkv k=1024 | 2,000 | 2.5x |",
                "| 1024, the largest | thinkv k=1024 | 20,000 | 20.0x |")
         assert "does not fit" not in table, table
+    evaluation = (ROOT / "tests/cli/golden/eval.jsonl").read_text().splitlines()
+    expect(make_table.eval_table([json.loads(line) for line in evaluation]),
+           "4 problems of heldout.jsonl; a machine, commit 0000000000ab.",
+           "Full, bf16: 1.000 [0.510, 1.000] at 102 %.", "| policy | 5 % | 10 % |",
+           "| thinkv | 0.250 [0.046, 0.699] at 5.1 %, chains 1.19x | 0.750 [0.301, 0.954] at 10.2 % |",
+           "| window | – | 0.000 [0.000, 0.793] at 15 %, not finished |")
     print("tables hold what benchmarks printed")
 
 

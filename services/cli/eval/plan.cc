@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/build_info.h"
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 #include "services/cli/assets.h"
@@ -22,9 +24,9 @@ namespace {
 
 constexpr size_t kLengthsMax = 24;  // chains that stand for all when a budget is sought
 
-absl::StatusOr<Selector> SelectorOf(const PolicySpec& spec) {
+absl::StatusOr<Selection> SelectionOf(const PolicySpec& spec) {
   KV_ASSIGN_OR_RETURN(const std::unique_ptr<const Policy> policy, NewPolicy(spec));
-  return policy->selection().selector;
+  return policy->selection();
 }
 
 // The file as it was given, or as it lies in the repository.
@@ -116,8 +118,8 @@ absl::Status LoadPoints(const EvalSettings& settings, EvalInputs* inputs) {
   KV_RETURN_IF_ERROR(ChooseBudgets(settings, inputs));
   std::vector<EvalPoint> distinct;
   for (EvalPoint& point : inputs->points) {
-    KV_ASSIGN_OR_RETURN(const Selector selector, SelectorOf(point.spec));
-    KV_ASSIGN_OR_RETURN(point.aid, AidOf(settings, inputs->folder, selector));
+    KV_ASSIGN_OR_RETURN(const Selection selection, SelectionOf(point.spec));
+    KV_ASSIGN_OR_RETURN(point.aid, AidOf(settings, inputs->folder, selection.selector));
     const auto same = std::find_if(distinct.begin(), distinct.end(), [&](const EvalPoint& other) {
       return other.Key() == point.Key();
     });
@@ -173,21 +175,22 @@ absl::StatusOr<EvalInputs> LoadEvalInputs(const EvalSettings& settings) {
 }
 
 std::vector<WorkerGroup> GroupPoints(const std::vector<EvalPoint>& points) {
-  std::vector<WorkerGroup> groups(2);  // without scores of slots, and with
+  // By what slots and open groups of every chain of a worker carry: scores, residue.
+  std::map<std::pair<bool, bool>, WorkerGroup> groups;
   for (size_t i = 0; i < points.size(); ++i) {
-    const absl::StatusOr<Selector> selector = SelectorOf(points[i].spec);
-    const bool scores = selector.ok() && SlotScoreOf(*selector) != SlotScore::kNone;
-    WorkerGroup& group = groups[scores ? 1 : 0];
+    const absl::StatusOr<Selection> selection = SelectionOf(points[i].spec);
+    KV_CHECK(selection.ok());  // MakePoints has made this policy before
+    const bool scores = SlotScoreOf(selection->selector) != SlotScore::kNone;
+    WorkerGroup& group = groups[{scores, selection->residue}];
     group.points.push_back(i);
     const std::string& name = points[i].spec.name;
     if (std::find(group.policies.begin(), group.policies.end(), name) == group.policies.end()) {
       group.policies.push_back(name);
     }
   }
-  groups.erase(std::remove_if(groups.begin(), groups.end(),
-                              [](const WorkerGroup& group) { return group.points.empty(); }),
-               groups.end());
-  return groups;
+  std::vector<WorkerGroup> list;
+  for (auto& [needs, group] : groups) list.push_back(std::move(group));
+  return list;
 }
 
 }  // namespace palimpsest::cli

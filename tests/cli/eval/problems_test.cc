@@ -12,7 +12,8 @@ namespace {
 using testing::HasSubstr;
 
 constexpr char kCountdown[] =
-    R"({"id": "a", "numbers": [3, 2], "goal": 5, "prompt": "<bos> goal 5 [ 3 2 ]", "chain_tokens": 40})";
+    R"({"id": "a", "numbers": [3, 2], "goal": 5, "prompt": "<bos> goal 5 [ 3 2 ]", )"
+    R"("chain_tokens": 40})";
 
 std::vector<EvalProblem> Parse(const std::string& text, const ProblemRules& rules = {}) {
   auto problems = ParseEvalProblems(text, "p.jsonl", rules);
@@ -50,7 +51,8 @@ TEST(EvalProblems, DataSetsAreReadAsTheyArePublished) {
 
 TEST(EvalProblems, ConversationsAreWrittenAsTheModelKnowsThem) {
   const std::string text =
-      R"({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}], "answer": "x"})";
+      R"({"messages": [{"role": "system", "content": "Be brief."}, )"
+      R"({"role": "user", "content": "Hi"}], "answer": "x"})";
   const auto prompt = [&](ChatStyle style) {
     return Parse(text, {.chat = style, .instruction = "unused"})[0].prompt;
   };
