@@ -71,6 +71,7 @@ class Likelihood {
     options_.prompt_tokens = settings_.prompt_tokens;
     options_.batch = settings_.batch;
     options_.pool_bytes = settings_.pool_bytes;
+    options_.rotate_keys = settings_.rotate_keys;
     options_.threads = settings_.threads > 0
                            ? static_cast<int>(settings_.threads)
                            : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
@@ -131,7 +132,8 @@ class Likelihood {
             .policy = point.spec.name,
             .window_tokens = point.spec.window_tokens,
             .budget = point.BudgetLabel(),
-            .formats = ToString(point.spec.formats),
+            .formats = absl::StrCat(ToString(point.spec.formats),
+                                    settings_.rotate_keys ? ", keys rotated" : ""),
             .aid = std::move(aid)};
   }
 

@@ -163,6 +163,7 @@ class Session {
                          .slot_scores = needs_.slot_scores,
                          .residue = needs_.residue,
                          .query_window = query_window,
+                         .rotate_keys = options_.rotate_keys,
                          .codebook = options_.codebook,
                          .threads = options_.threads,
                          .log = options_.log};

@@ -24,6 +24,7 @@ struct LikelihoodOptions {
   uint32_t batch = 64;          // chains at once, the full caches' included; at least 2
   uint64_t pool_bytes = 0;      // 0: what the batch can want
   int threads = 1;
+  bool rotate_keys = false;  // keys are stored after a Hadamard transform
   std::shared_ptr<const QueryCodebook> codebook = nullptr;
   // The model's calibration, for thinkv; both empty: one class of thoughts.
   std::vector<uint32_t> sparsity_layers = {};

@@ -36,6 +36,8 @@ std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) 
               {"Precisions of the pages instead of each policy's own: bf16, fp8, nvfp4, ternary, "
                "K/V pairs, R4E4T2. With --policy full: what precision alone costs.",
                "fp8,nvfp4,nvfp4/ternary"});
+  table->Switch("rotate_keys", &settings->rotate_keys,
+                "Store keys after a Hadamard transform of each head, which spreads outliers.");
   table->Section("What to read");
   table->Text("model", &settings->model,
               {"Hugging Face folder of a language model; lab/agreement/make_smollm2.sh makes one.",

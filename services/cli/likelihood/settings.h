@@ -23,6 +23,7 @@ struct LikelihoodSettings {
   GridSettings grid;
   std::string codebook;
   std::string calibration;
+  bool rotate_keys = false;
   DeviceChoice device;
   uint32_t threads = 0;
   uint32_t batch = 64;

@@ -108,6 +108,7 @@ BackendConfig BackendConfigOf(const DeviceOptions& options) {
           .pool_bytes = options.pool_bytes,
           .open_groups = options.open_groups,
           .rows_max = static_cast<uint32_t>(options.rows_max),
+          .rotate_keys = options.rotate_keys,
           .query_window = options.query_window,
           .codebook = options.codebook};
 }

@@ -53,6 +53,7 @@ struct DeviceOptions {
   bool slot_scores = false;
   bool residue = false;
   uint32_t query_window = 0;
+  bool rotate_keys = false;
   std::shared_ptr<const QueryCodebook> codebook = nullptr;
   int threads = 1;     // of the CPU
   Log* log = nullptr;  // progress of a long start; may be null
