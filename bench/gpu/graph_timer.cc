@@ -48,14 +48,25 @@ absl::StatusOr<Event> NewTimedEvent() {
 
 absl::StatusOr<double> MedianSeconds(cudaStream_t stream, double budget_s,
                                      absl::FunctionRef<absl::Status()> run) {
+  return MedianSeconds(
+      stream, budget_s, [] { return absl::OkStatus(); }, run);
+}
+
+absl::StatusOr<double> MedianSeconds(cudaStream_t stream, double budget_s,
+                                     absl::FunctionRef<absl::Status()> prepare,
+                                     absl::FunctionRef<absl::Status()> run) {
   constexpr size_t kRunsMin = 10, kRunsMax = 200;
   KV_ASSIGN_OR_RETURN(const Event begin, NewTimedEvent());
   KV_ASSIGN_OR_RETURN(const Event end, NewTimedEvent());
-  for (int i = 0; i < 3; ++i) KV_RETURN_IF_ERROR(run());
+  for (int i = 0; i < 3; ++i) {
+    KV_RETURN_IF_ERROR(prepare());
+    KV_RETURN_IF_ERROR(run());
+  }
 
   std::vector<double> seconds;
   double total = 0;
   while (seconds.size() < kRunsMin || (seconds.size() < kRunsMax && total < budget_s)) {
+    KV_RETURN_IF_ERROR(prepare());
     KV_RETURN_IF_ERROR(ToStatus(cudaEventRecord(begin.get(), stream), "recording an event"));
     KV_RETURN_IF_ERROR(run());
     KV_RETURN_IF_ERROR(ToStatus(cudaEventRecord(end.get(), stream), "recording an event"));

@@ -15,6 +15,11 @@ namespace palimpsest::bench {
 absl::StatusOr<double> MedianSeconds(cudaStream_t stream, double budget_s,
                                      absl::FunctionRef<absl::Status()> run);
 
+// The same, with `prepare` before each run, which does not count.
+absl::StatusOr<double> MedianSeconds(cudaStream_t stream, double budget_s,
+                                     absl::FunctionRef<absl::Status()> prepare,
+                                     absl::FunctionRef<absl::Status()> run);
+
 // Captures what `enqueue` puts into `stream` as one graph; the median of its replays, likewise.
 absl::StatusOr<double> MedianGraphSeconds(cudaStream_t stream, double budget_s,
                                           absl::FunctionRef<absl::Status()> enqueue);

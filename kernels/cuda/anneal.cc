@@ -14,9 +14,10 @@ namespace {
 using anneal::kTasksMax;
 
 constexpr uint32_t kScoredSlotsMax = 32768;
-constexpr uint64_t kScoreScratchBytesMax = uint64_t{192} << 20;
-constexpr uint64_t kUsualTokens = 1280;    // a budget and what comes in before the next anneal
-constexpr uint64_t kBytesBesideKeys = 96;  // of a token, for its numbers
+constexpr uint64_t kScoreScratchBytesMax = uint64_t{256} << 20;
+constexpr uint64_t kUsualTokens = 1280;  // a budget and what comes in before the next anneal
+constexpr uint64_t kRowsOfToken = 3;     // of head_dim bf16: keys, values, and the queries'
+constexpr uint64_t kBytesBeside = 96;    // of a token, for its numbers
 
 enum class Kind : uint8_t { kKMeans, kSelect, kJoint, kAnticipated };
 constexpr int kKindCount = 4;
@@ -32,6 +33,7 @@ Kind KindOf(const AnnealTask& task) {
 
 // Does the later of two tasks depend on what the earlier leaves?
 bool Depends(const AnnealTask& earlier, const AnnealTask& later) {
+  if (earlier.residue && later.residue && earlier.open_group == later.open_group) return true;
   if (earlier.first_page != later.first_page) return false;
   if (KindOf(later) == Kind::kAnticipated || KindOf(earlier) == Kind::kAnticipated) {
     return true;  // which look at the whole class
@@ -47,9 +49,9 @@ cudaError_t Launch(Kind kind, const AnnealParams& params, const AnnealTask* task
     case Kind::kSelect:
       return anneal::LaunchSelect(params, tasks, count, stream);
     case Kind::kJoint:
-      return anneal::LaunchJoint(params, tasks, count, stream);
+      return anneal::LaunchJoint(params, tasks, count, nullptr, stream);
     case Kind::kAnticipated:
-      return anneal::LaunchAnticipated(params, tasks, count, stream);
+      return anneal::LaunchAnticipated(params, tasks, count, nullptr, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -107,7 +109,7 @@ uint64_t AnnealScratchBytes(const DevicePool& pool, bool scores, uint64_t sequen
   const uint64_t k_means = anneal::KMeansScratchBytes(pool);
   if (!scores) return k_means;
   const uint64_t lane =
-      kUsualTokens * (static_cast<uint64_t>(pool.head_dim) * 2 + kBytesBesideKeys);
+      kUsualTokens * (kRowsOfToken * static_cast<uint64_t>(pool.head_dim) * 2 + kBytesBeside);
   const uint64_t all = sequences * pool.layers * pool.kv_heads * lane;
   return std::max(k_means, std::min(all, kScoreScratchBytesMax));
 }
@@ -149,6 +151,15 @@ cudaError_t LaunchAnneal(const AnnealParams& params, const AnnealTask* tasks, ui
     if (error != cudaSuccess) return error;
   }
   return batches.LaunchAll();
+}
+
+cudaError_t LaunchScores(const AnnealParams& params, const AnnealTask& task, float* scores,
+                         cudaStream_t stream) {
+  const AnnealDemand demand = DemandOf(params, task);
+  if (demand.count > demand.max) return cudaErrorInvalidValue;
+  const auto launch =
+      task.selector == Selector::kJointScore ? anneal::LaunchJoint : anneal::LaunchAnticipated;
+  return launch(params, &task, 1, scores, stream);
 }
 
 }  // namespace palimpsest::cuda

@@ -25,8 +25,9 @@ struct AnnealTask {
   uint32_t keep = 0;
   uint32_t recent = 0;         // so many of the newest stay (at most `keep`); not for k-means
   uint32_t next_position = 0;  // of the sequence's next token
-  uint32_t open_group = 0;     // for kJointScore: whose newest queries
+  uint32_t open_group = 0;     // whose newest queries (kJointScore), and whose residue
   Selector selector = Selector::kKMeansMedoids;
+  bool residue = false;  // what goes is summed into the open group's residue
 };
 
 struct AnnealParams {
@@ -41,7 +42,7 @@ struct AnnealParams {
 };
 
 // Scratch for a good pace: 32 MiB for small models, 64 MiB for large ones; where `scores` will be
-// computed, of up to `sequences` at a time, up to 192 MiB.
+// computed, of up to `sequences` at a time, up to 256 MiB.
 uint64_t AnnealScratchBytes(const DevicePool& pool, bool scores, uint64_t sequences);
 
 // The most live tokens of a segment that k-means can take with this scratch, whatever it keeps:
@@ -82,5 +83,11 @@ cudaError_t LaunchAnneal(const AnnealParams& params, const AnnealTask* tasks, ui
 // the segment are read and must not be NaN. params.scratch is not used.
 cudaError_t LaunchKeepByScore(const AnnealParams& params, const AnnealTask& task,
                               const float* scores, cudaStream_t stream);
+
+// What kJointScore or kAnticipated would go by: the scores of live slots of the segment,
+// kJointScore without the `recent` newest, of every lane. scores: device memory, as above.
+// REQUIRES: task.keep is less than the segment's live tokens.
+cudaError_t LaunchScores(const AnnealParams& params, const AnnealTask& task, float* scores,
+                         cudaStream_t stream);
 
 }  // namespace palimpsest::cuda

@@ -131,14 +131,14 @@ __global__ void __launch_bounds__(kScoreThreads)
 
 ScratchPlan PlaceScratch(const AnnealParams& params, uint32_t slots, ScratchPlan plan,
                          JointLaunch* launch) {
-  const uint32_t rows = (slots + kTileColumns - 1) / kTileColumns * kTileColumns;
+  const uint32_t rows = (slots + kTileRows - 1) / kTileRows * kTileRows;
   const auto dim = static_cast<uint64_t>(params.pool.head_dim);
   launch->rows = rows;
   plan.Take(1, &launch->counts);
   plan.Take(rows, &launch->slots);
   plan.Take(BookBytes(rows, params.pool.head_dim), &launch->keys);
   plan.Take(rows, &launch->inverse_norms);
-  plan.Take(rows / kSumRows * dim, &launch->sums);
+  plan.Take(rows / kTileRows * dim, &launch->sums);
   plan.Take(rows, &launch->totals);
   plan.Take(uint64_t{rows} * params.queries.window, &launch->logits);
   plan.Take(rows, &launch->newest);
@@ -150,25 +150,18 @@ ScratchPlan PlaceScratch(const AnnealParams& params, uint32_t slots, ScratchPlan
 }
 
 template <int kDim>
-cudaError_t ScoreAndSelect(const JointLaunch& launch, cudaStream_t stream) {
+cudaError_t Score(const JointLaunch& launch, cudaStream_t stream) {
   const uint32_t lanes = launch.lanes.lane_count;
   cudaError_t error = LaunchEarly(OrderTokensKernel, lanes, kOrderThreads, 0, launch, stream);
   if (error != cudaSuccess) return error;
-  error = LaunchEarly(GatherKeysKernel<kDim>, dim3(launch.rows / kSumRows, lanes),
+  error = LaunchEarly(GatherKeysKernel<kDim>, dim3(launch.rows / kTileRows, lanes),
                       kJointGatherThreads, 0, launch, stream);
   if (error != cudaSuccess) return error;
-  constexpr auto kShared = static_cast<int>(sizeof(SimilarMemory<kDim>));
-  error = cudaFuncSetAttribute(SimilarKernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               kShared);
+  const uint32_t blocks = (launch.rows + kSimilarRows - 1) / kSimilarRows;
+  error = LaunchLarge(SimilarKernel<kDim>, dim3(blocks, lanes), kSimilarThreads,
+                      sizeof(SimilarMemory<kDim>), launch, stream);
   if (error != cudaSuccess) return error;
-  error =
-      LaunchEarly(SimilarKernel<kDim>, dim3((launch.rows + kSimilarRows - 1) / kSimilarRows, lanes),
-                  kSimilarThreads, kShared, launch, stream);
-  if (error != cudaSuccess) return error;
-  error = LaunchEarly(JointScoreKernel, lanes, kScoreThreads, 0, launch, stream);
-  if (error != cudaSuccess) return error;
-  return LaunchSelectKernel(
-      {.lanes = launch.lanes, .scores = launch.scores, .slots_max = launch.rows}, stream);
+  return LaunchEarly(JointScoreKernel, lanes, kScoreThreads, 0, launch, stream);
 }
 
 }  // namespace
@@ -179,9 +172,8 @@ uint64_t JointScratchBytes(const AnnealParams& params, uint32_t slots) {
 }
 
 cudaError_t LaunchJoint(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
-                        cudaStream_t stream) {
-  uint32_t slots = 0;
-  for (uint32_t i = 0; i < count; ++i) slots = std::max(slots, tasks[i].page_count * kSlotsPerPage);
+                        float* scores, cudaStream_t stream) {
+  const uint32_t slots = SlotsMax(tasks, count);
   if (slots == 0) return cudaSuccess;  // empty classes
   const uint64_t bytes = JointScratchBytes(params, slots);
   return ForLanes(params, tasks, count, bytes, [&](const ScoredLanes& lanes, ScratchPlan plan) {
@@ -190,8 +182,11 @@ cudaError_t LaunchJoint(const AnnealParams& params, const AnnealTask* tasks, uin
                        .scale = std::numbers::log2e_v<float> /
                                 std::sqrt(static_cast<float>(params.pool.head_dim))};
     PlaceScratch(params, slots, plan, &launch);
-    return params.pool.head_dim == 64 ? ScoreAndSelect<64>(launch, stream)
-                                      : ScoreAndSelect<128>(launch, stream);
+    const cudaError_t error =
+        params.pool.head_dim == 64 ? Score<64>(launch, stream) : Score<128>(launch, stream);
+    if (error != cudaSuccess) return error;
+    return UseScores({.lanes = lanes, .scores = launch.scores, .slots_max = launch.rows}, scores,
+                     stream);
   });
 }
 

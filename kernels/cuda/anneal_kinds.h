@@ -16,10 +16,12 @@ cudaError_t LaunchKMeans(const AnnealParams& params, const AnnealTask* tasks, ui
 // stands for any selector of a task that keeps nothing.
 cudaError_t LaunchSelect(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
                          cudaStream_t stream);
+// These two end in LaunchSelect or, where `scores` is not null and there is one task, leave the
+// scores there: [lanes][slots of the class].
 cudaError_t LaunchJoint(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
-                        cudaStream_t stream);
+                        float* scores, cudaStream_t stream);
 cudaError_t LaunchAnticipated(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
-                              cudaStream_t stream);
+                              float* scores, cudaStream_t stream);
 
 uint64_t KMeansScratchBytes(const DevicePool& pool);
 // Of one lane, beside kScratchLost for all.

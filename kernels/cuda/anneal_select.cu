@@ -27,29 +27,29 @@ __global__ void __launch_bounds__(kSelectThreads)
   }
 }
 
-template <bool kCached>
-cudaError_t Launch(const SelectLaunch& launch, uint32_t shared_bytes, cudaStream_t stream) {
-  const cudaError_t error =
-      cudaFuncSetAttribute(SelectKernel<kCached>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(shared_bytes));
-  if (error != cudaSuccess) return error;
-  return LaunchEarly(SelectKernel<kCached>, launch.lanes.lane_count, kSelectThreads, shared_bytes,
-                     launch, stream);
-}
-
 SelectLaunch SelectionOf(const AnnealParams& params, const AnnealTask* tasks, uint32_t count) {
   SelectLaunch launch{.lanes = ScoredLanes(params, tasks, count)};
-  for (uint32_t i = 0; i < count; ++i) {
-    launch.slots_max = std::max(launch.slots_max, tasks[i].page_count * kSlotsPerPage);
-  }
+  launch.slots_max = SlotsMax(tasks, count);
   return launch;
 }
 
 }  // namespace
 
 cudaError_t LaunchSelectKernel(const SelectLaunch& launch, cudaStream_t stream) {
-  if (launch.slots_max > kCachedSlotsMax) return Launch<false>(launch, 0, stream);
-  return Launch<true>(launch, launch.slots_max * static_cast<uint32_t>(sizeof(uint64_t)), stream);
+  const uint32_t lanes = launch.lanes.lane_count;
+  if (launch.slots_max > kCachedSlotsMax) {
+    return LaunchEarly(SelectKernel<false>, lanes, kSelectThreads, 0, launch, stream);
+  }
+  return LaunchLarge(SelectKernel<true>, lanes, kSelectThreads, launch.slots_max * sizeof(uint64_t),
+                     launch, stream);
+}
+
+cudaError_t UseScores(const SelectLaunch& launch, float* scores, cudaStream_t stream) {
+  if (scores == nullptr) return LaunchSelectKernel(launch, stream);
+  const size_t width = launch.lanes.tasks[0].page_count * kSlotsPerPage * sizeof(float);
+  return cudaMemcpy2DAsync(scores + launch.lanes.first_lane * (width / sizeof(float)), width,
+                           launch.scores, launch.slots_max * sizeof(float), width,
+                           launch.lanes.lane_count, cudaMemcpyDeviceToDevice, stream);
 }
 
 cudaError_t LaunchSelect(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,

@@ -15,4 +15,8 @@ struct SelectLaunch {
 // In every lane, leaves the task's `keep` best tokens alive. REQUIRES: there are lanes.
 cudaError_t LaunchSelectKernel(const SelectLaunch& launch, cudaStream_t stream);
 
+// The same, or, where `scores` is not null, copies the scores of a launch's one task there:
+// [lanes][slots of the class].
+cudaError_t UseScores(const SelectLaunch& launch, float* scores, cudaStream_t stream);
+
 }  // namespace palimpsest::cuda::anneal

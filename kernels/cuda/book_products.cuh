@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of rows of books (operand_book.h): one side in registers, the other in shared memory. By
-// warpgroups where there are such (sm_90a), else by warps.
+// Products of rows of books (operand_book.h), 64 rows by 64: by warpgroups where there are such
+// (sm_90a), else by each of their warps for itself.
+//
+// StartX puts products under way, which may go on while other things are done. Before the first of
+// several come BeginProducts; EndProducts waits for all. REQUIRES: whole warpgroups call them.
 #pragma once
 
 #include <cstdint>
 
-#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/operand_book.h"
 #include "kernels/cuda/tensor_core.cuh"
+#include "kernels/cuda/warpgroup_mma.cuh"
 
 namespace palimpsest::cuda {
 
@@ -24,7 +27,7 @@ struct RowOperand {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {  // i % 2: the lower 8 rows; i / 2: the latter 8 channels
+      for (int i = 0; i < 4; ++i) {  // i % 2: the upper 8 rows; i / 2: the latter 8 channels
         a[step][i] = __ldcg(words + (i % 2 * (kDim / 8) + 2 * step + i / 2) * kMatrixWords);
       }
     }
@@ -33,78 +36,136 @@ struct RowOperand {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// D += A · B^T, 64 x 128 x 16, by four warps; operand A as in tensor_core.cuh. `matrices`
-// describes B: the matrices of 16 channels of 128 rows.
-__device__ __forceinline__ void WarpgroupMultiplyAdd(float (&d)[16][4], const uint32_t (&a)[4],
-                                                     uint64_t matrices, int accumulate) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-      "{%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}"
-      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
-        "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
-        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
-        "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
-        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
-        "+f"(d[7][2]), "+f"(d[7][3]), "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]), "+f"(d[8][3]),
-        "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]), "+f"(d[10][0]), "+f"(d[10][1]),
-        "+f"(d[10][2]), "+f"(d[10][3]), "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]),
-        "+f"(d[11][3]), "+f"(d[12][0]), "+f"(d[12][1]), "+f"(d[12][2]), "+f"(d[12][3]),
-        "+f"(d[13][0]), "+f"(d[13][1]), "+f"(d[13][2]), "+f"(d[13][3]), "+f"(d[14][0]),
-        "+f"(d[14][1]), "+f"(d[14][2]), "+f"(d[14][3]), "+f"(d[15][0]), "+f"(d[15][1]),
-        "+f"(d[15][2]), "+f"(d[15][3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(matrices), "r"(accumulate));
-}
-
-// D = A · B^T: the warpgroup's 64 rows by the 128 rows of a book that `tile`, in shared memory,
-// holds. d[j]: what tensor_core.cuh says of columns 8j .. 8j + 7, of each warp's 16 rows.
-// REQUIRES: four whole warps, the first a multiple of four, call it together.
-template <int kDim>
-__device__ __forceinline__ void MultiplyTile(const RowOperand<kDim>& rows, const uint8_t* tile,
-                                             float (&d)[16][4]) {
-  constexpr uint64_t kStrides =  // to the next 8 channels, to the next 8 rows; in 16 bytes
-      uint64_t{kMatrixBytes / 16} << 16 | uint64_t{kDim} << 32;
-  const uint64_t matrices = (SharedAddress(tile) & 0x3ffff) >> 4 | kStrides;
+__device__ __forceinline__ void BeginProducts() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-  for (int step = 0; step < kDim / 16; ++step) {
-    WarpgroupMultiplyAdd(d, rows.a[step], matrices + step * (2 * kMatrixBytes / 16), step != 0);
-  }
+}
+__device__ __forceinline__ void EndProducts() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+// After EndProducts: none of these was read before.
+template <int kCount>
+__device__ __forceinline__ void UseProducts(float (&d)[kCount][4]) {
 #pragma unroll
-  for (int j = 0; j < 16; ++j) {  // none of them is read before the wait
-    asm volatile("" : "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])::"memory");
+  for (auto& of : d) {
+    asm volatile("" : "+f"(of[0]), "+f"(of[1]), "+f"(of[2]), "+f"(of[3])::"memory");
   }
 }
 
-#else  // the same, each warp by itself
+// D = rows · tile^T. `tile`: 64 rows of a book in shared memory.
+template <int kDim>
+__device__ __forceinline__ void StartProducts(const RowOperand<kDim>& rows, const uint8_t* tile,
+                                              float (&d)[8][4]) {
+  const uint64_t matrices = DescribeMatrices(tile, kMatrixBytes, 16 * kDim);
+#pragma unroll
+  for (int step = 0; step < kDim / 16; ++step) {
+    WarpgroupMultiplyAdd<0>(d, rows.a[step], matrices + step * (2 * kMatrixBytes / 16), step != 0);
+  }
+}
+// The same with the warpgroup's 64 rows in shared memory too.
+template <int kDim>
+__device__ __forceinline__ void StartProducts(const uint8_t* rows, const uint8_t* tile,
+                                              float (&d)[8][4]) {
+  const uint64_t of_rows = DescribeMatrices(rows, kMatrixBytes, 16 * kDim);
+  const uint64_t of_tile = DescribeMatrices(tile, kMatrixBytes, 16 * kDim);
+#pragma unroll
+  for (int step = 0; step < kDim / 16; ++step) {
+    const int next = step * (2 * kMatrixBytes / 16);
+    WarpgroupMultiplyAdd<0>(d, of_rows + next, of_tile + next, step != 0);
+  }
+}
+// D += weights · tile, or without what D was: sums of the tile's rows. weights[i]: operand A of its
+// rows 16i .. 16i + 15.
+template <int kDim>
+__device__ __forceinline__ void StartSums(const uint32_t (&weights)[4][4], const uint8_t* tile,
+                                          bool add, float (&d)[kDim / 8][4]) {
+  const uint64_t matrices = DescribeMatrices(tile, 16 * kDim, kMatrixBytes);
+#pragma unroll
+  for (int step = 0; step < 4; ++step) {
+    WarpgroupMultiplyAdd<1>(d, weights[step], matrices + step * (2 * 16 * kDim / 16),
+                            add || step != 0);
+  }
+}
+
+#else  // the same, at once
+
+__device__ __forceinline__ void BeginProducts() {}
+__device__ __forceinline__ void EndProducts() {}
+template <int kCount>
+__device__ __forceinline__ void UseProducts(float (&)[kCount][4]) {}
+
+// Each thread's 16 bytes are a row of one of four matrices.
+template <bool kTransposed>
+__device__ __forceinline__ void LoadMatrices(uint32_t row_address, uint32_t (&b)[4]) {
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+                 : "r"(row_address)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+                 : "r"(row_address)
+                 : "memory");
+  }
+}
+__device__ __forceinline__ void MultiplyAdd(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                            uint32_t b1) {
+  MultiplyAdd(d, a[0], a[1], a[2], a[3], b0, b1);
+}
 
 template <int kDim>
-__device__ __forceinline__ void MultiplyTile(const RowOperand<kDim>& rows, const uint8_t* tile,
-                                             float (&d)[16][4]) {
-  const uint32_t lane = threadIdx.x % 32;
+__device__ __forceinline__ void StartProducts(const RowOperand<kDim>& rows, const uint8_t* tile,
+                                              float (&d)[8][4]) {
 #pragma unroll
-  for (int j = 0; j < 16; ++j) {
-    const uint32_t matrices = SharedAddress(tile + BookBytes(8 * j, kDim)) + lane * 16;
+  for (int j = 0; j < 8; ++j) {
+    // Four matrices that follow each other: 32 channels of 8 rows.
+    const uint32_t matrices = SharedAddress(tile + BookBytes(8 * j, kDim)) + threadIdx.x % 32 * 16;
 #pragma unroll
     for (float& x : d[j]) x = 0.0f;
 #pragma unroll
     for (int step = 0; step < kDim / 16; step += 2) {
       uint32_t b[4];
-      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-                   : "r"(matrices + step * 2 * kMatrixBytes)
-                   : "memory");
+      LoadMatrices<false>(matrices + step * 2 * kMatrixBytes, b);
+      MultiplyAdd(d[j], rows.a[step], b[0], b[1]);
+      MultiplyAdd(d[j], rows.a[step + 1], b[2], b[3]);
+    }
+  }
+}
+
+template <int kDim>
+__device__ __forceinline__ void StartProducts(const uint8_t* rows, const uint8_t* tile,
+                                              float (&d)[8][4]) {
+  const uint8_t* own = rows + BookBytes(threadIdx.x % 128 / 32 * 16, kDim);
+  RowOperand<kDim> operand;
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const uint32_t(&a)[4] = rows.a[step + i];
-        MultiplyAdd(d[j], a[0], a[1], a[2], a[3], b[2 * i], b[2 * i + 1]);
-      }
+  for (int step = 0; step < kDim / 16; ++step) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint8_t* matrix = own + i % 2 * (16 * kDim) + (2 * step + i / 2) * kMatrixBytes;
+      operand.a[step][i] = reinterpret_cast<const uint32_t*>(matrix)[threadIdx.x % 32];
+    }
+  }
+  StartProducts<kDim>(operand, tile, d);
+}
+
+template <int kDim>
+__device__ __forceinline__ void StartSums(const uint32_t (&weights)[4][4], const uint8_t* tile,
+                                          bool add, float (&d)[kDim / 8][4]) {
+  const uint32_t thread = threadIdx.x % 32;
+#pragma unroll
+  for (int j = 0; j < kDim / 8; ++j) {
+    // Matrices of 32 rows of the tile, 8 channels.
+    const uint32_t matrices =
+        SharedAddress(tile + j * kMatrixBytes) + thread / 8 * (16 * kDim) + thread % 8 * 16;
+#pragma unroll
+    for (float& x : d[j]) x = add ? x : 0.0f;
+#pragma unroll
+    for (int step = 0; step < 4; step += 2) {
+      uint32_t b[4];
+      LoadMatrices<true>(matrices + step * 2 * (16 * kDim), b);
+      MultiplyAdd(d[j], weights[step], b[0], b[1]);
+      MultiplyAdd(d[j], weights[step + 1], b[2], b[3]);
     }
   }
 }

@@ -25,7 +25,7 @@ absl::StatusOr<Codebook> Codebook::Make(const DeviceContext& device, const Query
   const auto dim = static_cast<uint32_t>(book.head_dim);
   const auto group = static_cast<uint32_t>(book.query_heads / device.pool.kv_heads);
   const uint32_t queries = group * book.queries;  // of a KV head, one after the other in `book`
-  const uint32_t room = (queries + kTileColumns - 1) / kTileColumns * kTileColumns;
+  const uint32_t room = (queries + kTileRows - 1) / kTileRows * kTileRows;
   const uint64_t lanes = uint64_t(device.pool.layers) * device.pool.kv_heads;
   std::vector<uint8_t> books(lanes * BookBytes(room, dim));
   for (uint64_t row = 0; row < lanes * queries; ++row) {

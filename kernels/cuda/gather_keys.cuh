@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keys out of pages into a book of bf16 rows (operand_book.h), so that the kernels that multiply
-// them know nothing of pages and formats: those read a lane's keys many times.
+// Keys and values out of pages into books of bf16 rows (operand_book.h), so that the kernels that
+// multiply them know nothing of pages and formats: those read a lane's rows many times.
 //
 // kDim / 16 neighbouring threads have a row, each 8 channels of it and the 8 that RoPE pairs them
 // with, as in append.cu.
@@ -14,14 +14,16 @@ namespace palimpsest::cuda {
 template <int kDim>
 inline constexpr uint32_t kRowThreads = kDim / 16;
 
-// Channels [channel, channel + 8) of a slot's key. `channel`: a multiple of 8.
+// Channels [channel, channel + 8) of a slot's key or value, whose lane's data and scales those are.
+// `channel`: a multiple of 8.
 template <Format kFormat, int kDim>
-__device__ __forceinline__ void DequantiseEight(const PageLane& lane, uint32_t slot,
+__device__ __forceinline__ void DequantiseEight(const uint8_t* lane_data,
+                                                const uint8_t* lane_scales, uint32_t slot,
                                                 uint32_t channel, float* x) {
   constexpr int kBits = BitsPerElement(kFormat);
   constexpr int kWords = kBits < 4 ? 1 : kBits / 4;
   constexpr int kPairsPerWord = 16 / kBits < 4 ? 16 / kBits : 4;
-  const uint8_t* data = lane.k_data() + slot * SlotDataBytes(kFormat, kDim);
+  const uint8_t* data = lane_data + slot * SlotDataBytes(kFormat, kDim);
   uint32_t words[kWords];
   LoadWords<kWords>(data + channel * kBits / 32 * 4, words);
   // Half a word of ternary: its pairs lie half the halves further up.
@@ -29,7 +31,7 @@ __device__ __forceinline__ void DequantiseEight(const PageLane& lane, uint32_t s
   uint32_t scale = 0;
   if constexpr (HasScales(kFormat)) {
     constexpr uint32_t kScales = kDim / kChannelsPerScale;
-    scale = ScalePair(lane.k_scales()[slot * kScales + channel / kChannelsPerScale] * 0x00010001u);
+    scale = ScalePair(lane_scales[slot * kScales + channel / kChannelsPerScale] * 0x00010001u);
   }
   constexpr float kFactor = PowerOfTwo(FactorExponent<kFormat>());
 #pragma unroll
@@ -41,13 +43,13 @@ __device__ __forceinline__ void DequantiseEight(const PageLane& lane, uint32_t s
   }
 }
 
-// A row's share of one thread: x[0..7] from channel 8t, x[8..15] from channel kDim / 2 + 8t.
+// A row's share of one thread: x[0..7] from channel `channel`, x[8..15] from kDim / 2 further on.
 template <int kDim>
-__device__ __forceinline__ void LoadKey(Format format, const PageLane& lane, uint32_t slot,
-                                        uint32_t channel, float (&x)[16]) {
+__device__ __forceinline__ void LoadRow(Format format, const uint8_t* data, const uint8_t* scales,
+                                        uint32_t slot, uint32_t channel, float (&x)[16]) {
   const auto load = [&]<Format kFormat>() {
-    DequantiseEight<kFormat, kDim>(lane, slot, channel, x);
-    DequantiseEight<kFormat, kDim>(lane, slot, channel + kDim / 2, x + 8);
+    DequantiseEight<kFormat, kDim>(data, scales, slot, channel, x);
+    DequantiseEight<kFormat, kDim>(data, scales, slot, channel + kDim / 2, x + 8);
   };
   switch (format) {
     case Format::kBf16:
@@ -71,6 +73,17 @@ __device__ __forceinline__ void StoreRow(const float (&x)[16], uint32_t row, uin
         make_uint4(PackBf16(of[0], of[1]), PackBf16(of[2], of[3]), PackBf16(of[4], of[5]),
                    PackBf16(of[6], of[7]));
   }
+}
+
+// Of the whole row, in all of its threads, which `mask` names.
+template <int kDim>
+__device__ __forceinline__ float SumOfSquares(const float (&x)[16], uint32_t mask) {
+  float sum = 0.0f;
+#pragma unroll
+  for (const float value : x) sum = fmaf(value, value, sum);
+#pragma unroll
+  for (uint32_t d = 1; d < kRowThreads<kDim>; d *= 2) sum += __shfl_xor_sync(mask, sum, d);
+  return sum;
 }
 
 }  // namespace palimpsest::cuda

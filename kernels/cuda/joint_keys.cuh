@@ -12,7 +12,6 @@ namespace palimpsest::cuda::anneal {
 
 inline constexpr uint32_t kOrderThreads = 256;
 inline constexpr uint32_t kJointGatherThreads = 256;
-inline constexpr uint32_t kSumRows = 64;  // of a CTA of the second launch
 inline constexpr float kNormFloor = 1e-8f;
 
 // A CTA a lane.
@@ -38,7 +37,7 @@ __global__ void __launch_bounds__(kOrderThreads)
   if (threadIdx.x == 0) launch.counts[blockIdx.x] = tokens > lane.task.keep ? tokens : 0;
 }
 
-// Grid: (groups of kSumRows rows, lanes).
+// Grid: (groups of kTileRows rows, lanes).
 template <int kDim>
 __global__ void __launch_bounds__(kJointGatherThreads)
     GatherKeysKernel(const __grid_constant__ JointLaunch launch) {
@@ -48,25 +47,23 @@ __global__ void __launch_bounds__(kJointGatherThreads)
   AllowSuccessor();
   WaitForPredecessor();
   const ScoredLane lane(launch.lanes, blockIdx.y);
-  const uint32_t count = launch.counts[blockIdx.y], first = blockIdx.x * kSumRows;
-  if (first >= (count + kTileColumns - 1) / kTileColumns * kTileColumns) return;
+  const uint32_t count = launch.counts[blockIdx.y], first = blockIdx.x * kTileRows;
+  if (first >= count) return;
   const size_t base = size_t{blockIdx.y} * launch.rows;
   const uint32_t group = threadIdx.x / kThreads, channel = threadIdx.x % kThreads * 8;
   const uint32_t mask = ((1u << kThreads) - 1) << (threadIdx.x % 32 / kThreads * kThreads);
-  const Format format = lane.key_format();
+  const Format format = lane.format().k;
   uint8_t* book = launch.keys + blockIdx.y * BookBytes(launch.rows, kDim);
   float sum[16] = {};
-  for (uint32_t row = first + group; row < first + kSumRows; row += kAtOnce) {
+  for (uint32_t row = first + group; row < first + kTileRows; row += kAtOnce) {
     float x[16] = {};
     if (row < count) {
       const uint32_t slot = launch.slots[base + row];
-      LoadKey<kDim>(format, lane.page(slot / kSlotsPerPage), slot % kSlotsPerPage, channel, x);
+      const PageLane page = lane.page(slot / kSlotsPerPage);
+      LoadRow<kDim>(format, page.k_data(), page.k_scales(), slot % kSlotsPerPage, channel, x);
     }
     StoreRow<kDim>(x, row, channel, book);
-    float square = 0.0f;
-#pragma unroll
-    for (const float value : x) square = fmaf(value, value, square);
-    for (uint32_t d = 1; d < kThreads; d *= 2) square += __shfl_xor_sync(mask, square, d);
+    const float square = SumOfSquares<kDim>(x, mask);
     const float inverse = row < count ? 1.0f / (sqrtf(square) + kNormFloor) : 0.0f;
     if (channel == 0) launch.inverse_norms[base + row] = inverse;
 #pragma unroll
@@ -78,7 +75,7 @@ __global__ void __launch_bounds__(kJointGatherThreads)
   if (threadIdx.x >= kDim) return;
   float total = 0.0f;
   for (uint32_t g = 0; g < kAtOnce; ++g) total += sums[g][threadIdx.x];
-  launch.sums[(base / kSumRows + blockIdx.x) * kDim + threadIdx.x] = total;
+  launch.sums[(base / kTileRows + blockIdx.x) * kDim + threadIdx.x] = total;
 }
 
 }  // namespace palimpsest::cuda::anneal

@@ -3,8 +3,9 @@
 // row i of its book.
 #pragma once
 
-#include "kernels/cuda/column_stream.cuh"
+#include "kernels/cuda/book_products.cuh"
 #include "kernels/cuda/scored_lanes.cuh"
+#include "kernels/cuda/tile_stream.cuh"
 
 namespace palimpsest::cuda::anneal {
 
@@ -16,10 +17,10 @@ struct JointLaunch {
   float scale = 0.0f;  // of logits, so that they have base 2
 
   // Scratch, an element or row for each lane.
-  uint32_t rows = 0;               // a multiple of 128: bounds a lane's tokens
+  uint32_t rows = 0;               // a multiple of 64: bounds a lane's tokens
   uint32_t* counts = nullptr;      // tokens; 0 where none has to go
   uint32_t* slots = nullptr;       // [rows] the token's slot in its class
-  uint8_t* keys = nullptr;         // books of `rows`, as stored; zeros up to a multiple of 128
+  uint8_t* keys = nullptr;         // books of `rows`, as stored; zeros up to a multiple of 64
   float* inverse_norms = nullptr;  // [rows] 1 / (|k| + 1e-8); 0 behind the tokens
   float* sums = nullptr;           // [rows / 64][D] of 64 normalised keys
   float* totals = nullptr;         // [rows] a key's cosines with all keys, itself too, added up

@@ -21,10 +21,14 @@ inline constexpr uint32_t kSimilarThreads = kSimilarWarps * 32;
 inline constexpr uint32_t kSimilarRows = kSimilarWarps * 16;
 inline constexpr float kSimilar = 0.5f;  // cosines above are
 
+// Keys with their inverse norms.
+template <int kDim>
+using KeyStream = TileStream<kDim, 1, 1>;
+
 template <int kDim>
 struct SimilarMemory {
-  ColumnStages<kDim> stages;
-  alignas(128) uint8_t queries[BookBytes(kTileColumns, kDim)];
+  typename KeyStream<kDim>::Stages stages;
+  alignas(128) uint8_t queries[BookBytes(kTileRows, kDim)];
   float sum[kDim];       // of all normalised keys
   uint32_t groups_left;  // of four warps, that have rows without a similar token so far
 };
@@ -73,7 +77,7 @@ __device__ void WriteTotals(const JointLaunch& launch, size_t base, const Simila
   }
 }
 
-// A lane's newest queries as 128 columns at a time: head after head, `room` for each, which is the
+// A lane's newest queries as 64 columns at a time: head after head, `room` for each, which is the
 // window rounded up to a power of two from 8 on.
 struct QueryColumns {
   const JointLaunch& launch;
@@ -90,7 +94,7 @@ struct QueryColumns {
                                       : 32) {}
 
   __device__ uint32_t count() const { return heads * room; }
-  // Columns [first, first + 128) as rows of a book, zeros where there is no query. For the CTA.
+  // Columns [first, first + 64) as rows of a book, zeros where there is no query. For the CTA.
   template <int kDim>
   __device__ void Load(uint32_t first, uint8_t* book) const {
     const DevicePool& pool = launch.lanes.pool;
@@ -98,7 +102,7 @@ struct QueryColumns {
     const size_t head0 =
         (size_t{lane.task.open_group} * pool.layers + lane.layer()) * pool.query_heads +
         lane.kv_head() * heads;
-    for (uint32_t i = threadIdx.x; i < kTileColumns * (kDim / 8); i += blockDim.x) {
+    for (uint32_t i = threadIdx.x; i < kTileRows * (kDim / 8); i += blockDim.x) {
       const uint32_t column = i / (kDim / 8), channel = i % (kDim / 8) * 8;
       const uint32_t head = (first + column) / room, w = (first + column) % room;
       uint4 piece = {};
@@ -127,22 +131,27 @@ __device__ void WriteLogits(const JointLaunch& launch, const ScoredLane& lane, b
   float largest[4][4];
 #pragma unroll
   for (int i = 0; i < 16; ++i) largest[i / 4][i % 4] = -INFINITY;
-  for (uint32_t first = 0; first < columns.count(); first += kTileColumns) {
+  for (uint32_t first = 0; first < columns.count(); first += kTileRows) {
     __syncthreads();
     columns.Load<kDim>(first, book);
     FenceSharedForTensorCores();
     __syncthreads();
     if (!has_rows) continue;
-    float products[16][4];
-    MultiplyTile<kDim>(rows.keys, book, products);
+    float products[8][4];
+    BeginProducts();
+    StartProducts<kDim>(rows.keys, book, products);
+    EndProducts();
+    UseProducts(products);
 #pragma unroll
-    for (uint32_t j = 0; j < 16; ++j) {
+    for (uint32_t j = 0; j < 8; ++j) {
       if (first + 8 * j >= columns.count()) continue;
 #pragma unroll
       for (uint32_t eight = 0; eight < 4; ++eight) {
-        if (eight != (j & (eights - 1))) continue;
+        const bool here = eight == (j & (eights - 1));
 #pragma unroll
-        for (int i = 0; i < 4; ++i) largest[eight][i] = fmaxf(largest[eight][i], products[j][i]);
+        for (int i = 0; i < 4; ++i) {
+          largest[eight][i] = fmaxf(largest[eight][i], here ? products[j][i] : -INFINITY);
+        }
       }
     }
   }
@@ -165,12 +174,12 @@ struct Similar {
   uint32_t column = kNone;
   float cosine = 0.0f;
 };
-__device__ __forceinline__ Similar FindInTile(const float (&products)[16][4], int half,
+__device__ __forceinline__ Similar FindInTile(const float (&products)[8][4], int half,
                                               const float* inverse_norms, float inverse_norm) {
   const uint32_t t = threadIdx.x % 4;
   Similar found;
 #pragma unroll
-  for (uint32_t j = 0; j < 16; ++j) {
+  for (uint32_t j = 0; j < 8; ++j) {
 #pragma unroll
     for (uint32_t i = 0; i < 2; ++i) {
       const uint32_t column = 8 * j + 2 * t + i;
@@ -193,31 +202,34 @@ __device__ void FindNewest(const JointLaunch& launch, const ScoredLane& lane, ui
                            const SimilarRows<kDim>& rows, SimilarMemory<kDim>* memory) {
   const size_t base = size_t{lane.index} * launch.rows;
   const uint32_t count = launch.counts[lane.index];
-  const uint32_t tiles = (count + kTileColumns - 1) / kTileColumns;
+  const uint32_t tiles = (count + kTileRows - 1) / kTileRows;
   const uint8_t* book = launch.keys + lane.index * BookBytes(launch.rows, kDim);
+  using Source = typename KeyStream<kDim>::Source;
   const auto source = [&](uint32_t i) {
-    if (*static_cast<volatile uint32_t*>(&memory->groups_left) == 0) return TileSource{};
+    if (*static_cast<volatile uint32_t*>(&memory->groups_left) == 0) return Source{};
     const uint32_t tile = tiles - 1 - i;
-    return TileSource{.tile = book + tile * BookBytes(kTileColumns, kDim),
-                      .numbers = launch.inverse_norms + base + tile * kTileColumns};
+    return Source{.tiles = {book + tile * BookBytes(kTileRows, kDim)},
+                  .numbers = {launch.inverse_norms + base + tile * kTileRows}};
   };
   Similar newest[2];
   // Rows behind the tokens need nothing.
   bool found[2] = {rows.row(0) >= count, rows.row(1) >= count};
   bool all_found = false;
-  ColumnStream<kDim, true> columns(&memory->stages, warps);
+  KeyStream<kDim> columns(&memory->stages, warps);
   columns.Begin(tiles, source);
   for (uint32_t i = 0; i < tiles; ++i) {
-    columns.Advance(source);
-    const uint8_t* tile = columns.Next();
+    const auto& tile = columns.Next(source);
     if (!all_found) {
-      const uint32_t first = (tiles - 1 - i) * kTileColumns;
-      const float* inverse_norms = columns.numbers();
-      float products[16][4];
-      MultiplyTile<kDim>(rows.keys, tile, products);
-      if (rows.first / kTileColumns * kTileColumns == first) {  // a token is not its own double
+      const uint32_t first = (tiles - 1 - i) * kTileRows;
+      const float* inverse_norms = tile.numbers[0];
+      float products[8][4];
+      BeginProducts();
+      StartProducts<kDim>(rows.keys, tile.rows[0], products);
+      EndProducts();
+      UseProducts(products);
+      if (rows.first / kTileRows * kTileRows == first) {  // a token is not its own double
 #pragma unroll
-        for (uint32_t j = 0; j < 16; ++j) {
+        for (uint32_t j = 0; j < 8; ++j) {
 #pragma unroll
           for (uint32_t k = 0; k < 4; ++k) {
             const uint32_t column = first + 8 * j + threadIdx.x % 4 * 2 + k % 2;
@@ -227,7 +239,7 @@ __device__ void FindNewest(const JointLaunch& launch, const ScoredLane& lane, ui
       }
       float largest[2] = {-INFINITY, -INFINITY};
 #pragma unroll
-      for (uint32_t j = 0; j < 16; ++j) {
+      for (uint32_t j = 0; j < 8; ++j) {
         const float2 by =
             *reinterpret_cast<const float2*>(inverse_norms + 8 * j + threadIdx.x % 4 * 2);
 #pragma unroll
@@ -274,13 +286,13 @@ __global__ void __launch_bounds__(kSimilarThreads, 1)
   const uint32_t warps = min((count - begin + 63) / 64 * 4, kSimilarWarps);
   const bool has_rows = threadIdx.x / 32 < warps;
   if (threadIdx.x == 0) {
-    ColumnStream<kDim, true>::Init(&memory->stages, warps);
+    KeyStream<kDim>::Init(&memory->stages, warps);
     memory->groups_left = warps / 4;
   }
   if (threadIdx.x < kDim) {
     float sum = 0.0f;
-    for (uint32_t i = 0; i < (count + kSumRows - 1) / kSumRows; ++i) {
-      sum += launch.sums[(base / kSumRows + i) * kDim + threadIdx.x];
+    for (uint32_t i = 0; i < (count + kTileRows - 1) / kTileRows; ++i) {
+      sum += launch.sums[(base / kTileRows + i) * kDim + threadIdx.x];
     }
     memory->sum[threadIdx.x] = sum;
   }

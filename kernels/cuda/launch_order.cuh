@@ -42,4 +42,14 @@ cudaError_t LaunchEarly(void (*kernel)(Params), dim3 grid, uint32_t threads, siz
   return cudaLaunchKernelEx(&config, kernel, params);
 }
 
+// The same for a kernel that takes more shared memory than is usual.
+template <typename Params>
+cudaError_t LaunchLarge(void (*kernel)(Params), dim3 grid, uint32_t threads, size_t shared_bytes,
+                        const Params& params, cudaStream_t stream) {
+  const cudaError_t error = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  if (error != cudaSuccess) return error;
+  return LaunchEarly(kernel, grid, threads, shared_bytes, params, stream);
+}
+
 }  // namespace palimpsest::cuda

@@ -13,7 +13,7 @@ namespace palimpsest::cuda {
 
 inline constexpr uint32_t kPieceChannels = 8;  // of a row that lie together
 inline constexpr uint32_t kMatrixBytes = 128;
-inline constexpr uint32_t kTileColumns = 128;  // rows of a book that are multiplied at a time
+inline constexpr uint32_t kTileRows = 64;  // of a book, that are multiplied at a time
 
 constexpr uint64_t BookBytes(uint64_t rows, uint32_t dim) { return rows * dim * 2; }
 

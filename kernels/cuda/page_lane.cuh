@@ -30,6 +30,9 @@ struct PageLane {
   __device__ const uint8_t* k_data() const { return page + size_t{lane} * layout->lane_bytes; }
   __device__ const uint8_t* k_scales() const { return k_data() + layout->k_scales_offset; }
 
+  __device__ const uint8_t* v_data() const { return k_data() + layout->v_data_offset; }
+  __device__ const uint8_t* v_scales() const { return k_data() + layout->v_scales_offset; }
+
   // Read as it is now: another CTA may be clearing bits that this one does not look at.
   __device__ uint32_t live() const {
     return *reinterpret_cast<const volatile uint16_t*>(page + layout->masks_offset + lane * 2);

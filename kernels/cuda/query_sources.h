@@ -7,7 +7,7 @@
 namespace palimpsest::cuda {
 
 // A codebook (kernels/query_codebook.h). [layers][kv_heads] books (operand_book.h) of `queries`
-// rows: those of all heads of the group, then zeros up to a multiple of 128.
+// rows: those of all heads of the group, then zeros up to a multiple of 64.
 struct CodebookOnDevice {
   const uint8_t* books = nullptr;
   const float* inverse_frequencies = nullptr;  // [head_dim / 2]

@@ -13,6 +13,12 @@ namespace palimpsest::cuda::anneal {
 
 inline constexpr uint32_t kLanesMax = 65535;  // of a launch: a grid's second dimension
 
+inline uint32_t SlotsMax(const AnnealTask* tasks, uint32_t count) {
+  uint32_t pages = 0;
+  for (uint32_t i = 0; i < count; ++i) pages = std::max(pages, tasks[i].page_count);
+  return pages * kSlotsPerPage;
+}
+
 // The lanes of a launch: `lane_count` of those of all tasks, one task after the other.
 struct ScoredLanes {
   DevicePool pool;
@@ -48,8 +54,9 @@ struct ScoredLane {
     return {of.pool, of.layouts, of.page_entries[task.first_page + index_in_class], lane};
   }
   // All pages of a class have one. REQUIRES: there is a page.
-  __device__ Format key_format() const {
-    return static_cast<Format>(FormatPairOf(of.page_entries[task.first_page]) / kFormatCount);
+  __device__ PageFormat format() const {
+    const uint32_t pair = FormatPairOf(of.page_entries[task.first_page]);
+    return {static_cast<Format>(pair / kFormatCount), static_cast<Format>(pair % kFormatCount)};
   }
   // f(index of the slot, lane of its page, position) for every live token of the segment, spread
   // over the CTA.

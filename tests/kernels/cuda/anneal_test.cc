@@ -139,6 +139,22 @@ TEST_P(AnnealEquality, TheNewestOfThousandsAndOverlapsInTurn) {
   AnnealAndCompare(&sequence, {newest(0, ~uint32_t{0}, 0)});
 }
 
+TEST_P(AnnealEquality, AtRandomWhetherOrNotSharedMemoryHasRoom) {
+  if (GetParam().lanes() > 8) GTEST_SKIP() << "takes long, and is the same with more lanes";
+  RandomSequence sequence = NewSequence(ClassFormats::R4E4T2(), 120);
+  sequence.GrowClass(kT, 40);
+  const auto at_random = [&](uint32_t keep, uint32_t recent) {
+    return AnnealOrder{.thought = kT,
+                       .first_position = 40,
+                       .end_position = sequence.next_position(),
+                       .keep = keep,
+                       .selection = {Selector::kRandom, recent}};
+  };
+  AnnealAndCompare(&sequence, {at_random(500, 0), at_random(480, 100), at_random(300, 300)});
+  sequence.GrowClass(kT, 520);  // some 8,600 slots
+  AnnealAndCompare(&sequence, {at_random(8000, 17), at_random(2000, 1000), at_random(5, 1)});
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, AnnealEquality, ::testing::Values(kSmall, kEightB, kOneHead),
                          [](const auto& info) {
                            return std::string(info.param.kv_heads == 3   ? "ThreeHeads"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Compression by a score: every lane keeps its best, of equals the earlier.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <tuple>
@@ -48,6 +49,13 @@ std::vector<uint8_t> Compressed(std::vector<uint8_t> pool, const std::vector<Pag
       if (!live || position < task.first_position || position >= task.end_position) continue;
       tokens.emplace_back(scores[lane * pages.size() * kSlotsPerPage + i], ~position, i);
     }
+    std::sort(tokens.begin(), tokens.end(), [](const auto& a, const auto& b) {
+      return std::get<1>(a) < std::get<1>(b);  // the newest first
+    });
+    const uint32_t recent = std::min(task.recent, task.keep);
+    for (size_t i = 0; i < std::min<size_t>(recent, tokens.size()); ++i) {
+      std::get<0>(tokens[i]) = HUGE_VALF;
+    }
     std::sort(tokens.begin(), tokens.end());
     for (size_t i = 0; i + task.keep < tokens.size(); ++i) {
       const size_t slot = std::get<2>(tokens[i]);
@@ -84,16 +92,19 @@ TEST_F(KeepByScore, LeavesTheBestOfEveryLane) {
   }
   const DeviceArray<float> device_scores(scores);
   const auto tokens = static_cast<uint32_t>(pages.size()) * kSlotsPerPage;
-  for (const auto& [first, end, keep] : {std::array<uint32_t, 3>{0, tokens, 900},
-                                         {100, 200, 37},
-                                         {64, tokens, 301},
-                                         {0, 50, 50},
-                                         {0, 20, 0},
-                                         {0, tokens, 1}}) {
+  for (const auto& [first, end, keep, recent] : {std::array<uint32_t, 4>{0, tokens, 900, 0},
+                                                 {100, 200, 37, 0},
+                                                 {64, tokens, 301, 100},
+                                                 {0, 50, 50, 9},
+                                                 {0, 20, 0, 5},
+                                                 {0, tokens, 250, 249},
+                                                 {0, tokens, 40, 41},
+                                                 {0, tokens, 1, 0}}) {
     const cuda::AnnealTask task{.page_count = static_cast<uint32_t>(pages.size()),
                                 .first_position = first,
                                 .end_position = end,
-                                .keep = keep};
+                                .keep = keep,
+                                .recent = recent};
     const auto before = BackendPair::Bytes(pair.gpu(), 0, kPoolBytes);
     const cuda::AnnealParams params{
         .pool = pair.gpu().pool(), .layouts = Layouts(), .page_entries = device_entries.data()};
@@ -101,7 +112,7 @@ TEST_F(KeepByScore, LeavesTheBestOfEveryLane) {
               cudaSuccess);
     EXPECT_EQ(BackendPair::Bytes(pair.gpu(), 0, kPoolBytes),
               Compressed(before, pages, task, scores))
-        << keep << " of [" << first << ", " << end << ")";
+        << keep << " of [" << first << ", " << end << "), " << recent << " of them the newest";
   }
 }
 

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// Anticipated queries, first and second launch: which slots are alive, and their keys and values
+// into books.
+//
+// Queries of the codebook are from before RoPE and would have to be turned to the position of the
+// next token: R(p) q . k = q . R(-p) k, so it is the keys that are turned, once each instead of
+// thousands of queries for every sequence; and a Hadamard transform of the keys is taken back. They
+// are rounded to bf16 afterwards, as queries are that a model makes.
+#pragma once
+
+#include "kernels/cuda/anticipated_launch.cuh"
+#include "kernels/cuda/gather_keys.cuh"
+#include "kernels/cuda/hadamard.cuh"
+#include "kernels/cuda/launch_order.cuh"
+
+namespace palimpsest::cuda::anneal {
+
+inline constexpr uint32_t kFindLiveThreads = 256;
+inline constexpr uint32_t kGatherThreads = 256;
+
+// A CTA a lane, a thread a page.
+__global__ void __launch_bounds__(kFindLiveThreads)
+    FindLiveKernel(const __grid_constant__ AnticipatedLaunch launch) {
+  __shared__ uint32_t of_warp[kFindLiveThreads / 32];
+  AllowSuccessor();
+  WaitForPredecessor();
+  const ScoredLane lane(launch.lanes, blockIdx.x);
+  uint32_t* slots = launch.slots + size_t{blockIdx.x} * launch.rows;
+  uint32_t before = 0;
+  for (uint32_t first = 0; first < lane.task.page_count; first += kFindLiveThreads) {
+    const uint32_t page = first + threadIdx.x;
+    const uint32_t live = page < lane.task.page_count ? lane.page(page).live() : 0;
+    const auto own = static_cast<uint32_t>(__popc(live));
+    uint32_t sum = own;  // of this thread and those before it in the warp
+    for (uint32_t d = 1; d < 32; d *= 2) {
+      const uint32_t other = __shfl_up_sync(~0u, sum, d);
+      if (threadIdx.x % 32 >= d) sum += other;
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 == 31) of_warp[threadIdx.x / 32] = sum;
+    __syncthreads();
+    uint32_t to = before + sum - own;
+    for (uint32_t w = 0; w < kFindLiveThreads / 32; ++w) {
+      if (w < threadIdx.x / 32) to += of_warp[w];
+      before += of_warp[w];
+    }
+    for (uint32_t left = live; left != 0; left &= left - 1) {
+      slots[to++] = page * kSlotsPerPage + __ffs(left) - 1;
+    }
+  }
+  if (threadIdx.x == 0) launch.counts[blockIdx.x] = before;
+}
+
+// Grid: (groups of 64 rows, lanes).
+template <int kDim>
+__global__ void __launch_bounds__(kGatherThreads)
+    GatherTokensKernel(const __grid_constant__ AnticipatedLaunch launch) {
+  __shared__ float2 turn[kDim / 2];
+  AllowSuccessor();
+  const ScoredLane lane(launch.lanes, blockIdx.y);
+  if (threadIdx.x < kDim / 2) {
+    // Rounded to float first, as models do it.
+    const float angle = static_cast<float>(lane.task.next_position) *
+                        launch.codebook.inverse_frequencies[threadIdx.x];
+    float sine, cosine;
+    sincosf(angle, &sine, &cosine);
+    turn[threadIdx.x] = make_float2(cosine * launch.scale, sine * launch.scale);
+  }
+  __syncthreads();
+  WaitForPredecessor();
+  const uint32_t count = launch.counts[blockIdx.y], first = blockIdx.x * kTileRows;
+  if (first >= count) return;
+  constexpr uint32_t kThreads = kRowThreads<kDim>;
+  const uint32_t channel = threadIdx.x % kThreads * 8;
+  const uint32_t mask = ((1u << kThreads) - 1) << (threadIdx.x % 32 / kThreads * kThreads);
+  const size_t base = size_t{blockIdx.y} * launch.rows;
+  const PageFormat format = lane.format();
+  uint8_t* keys = launch.keys + BookBytes(base, kDim);
+  uint8_t* values = launch.values + BookBytes(base, kDim);
+  for (uint32_t row = first + threadIdx.x / kThreads; row < first + kTileRows;
+       row += kGatherThreads / kThreads) {
+    const bool is_token = row < count;
+    const uint32_t slot = launch.slots[base + (is_token ? row : 0)];
+    const PageLane page = lane.page(slot / kSlotsPerPage);
+    float k[16] = {}, v[16] = {};
+    if (is_token) {
+      LoadRow<kDim>(format.k, page.k_data(), page.k_scales(), slot % kSlotsPerPage, channel, k);
+      LoadRow<kDim>(format.v, page.v_data(), page.v_scales(), slot % kSlotsPerPage, channel, v);
+    }
+    if (launch.rotate_keys) Hadamard<kDim>(k, mask);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float2 by = turn[channel + i];
+      const float low = k[i], high = k[i + 8];
+      k[i] = low * by.x + high * by.y;
+      k[i + 8] = high * by.x - low * by.y;
+    }
+    StoreRow<kDim>(k, row, channel, keys);
+    StoreRow<kDim>(v, row, channel, values);
+    const float square = SumOfSquares<kDim>(v, mask);
+    if (channel == 0) launch.value_squares[base + row] = square;
+  }
+}
+
+}  // namespace palimpsest::cuda::anneal
