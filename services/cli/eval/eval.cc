@@ -72,7 +72,6 @@ class Eval {
     points_ = inputs_.points;
     for (const std::string& note : inputs_.notes) progress_.Note(note);
     KV_RETURN_IF_ERROR(results_.Open(settings_.out, inputs_.header));
-    lost_.assign(points_.size(), 0);
     for (const EvalPoint& point : points_) KV_RETURN_IF_ERROR(results_.AddPoint(point));
     const absl::Status status = RunGroups();
     progress_.End();
@@ -90,10 +89,7 @@ class Eval {
 
   // What to print once the children are gone.
   const std::string& text() const { return text_; }
-  int exit_code() const {
-    const auto lost = [](uint32_t count) { return count > 0; };
-    return std::any_of(lost_.begin(), lost_.end(), lost) ? kExitFailed : kExitOk;
-  }
+  int exit_code() const { return lost_.empty() ? kExitOk : kExitFailed; }
 
  private:
   // Policies that take memory of every sequence have a worker of their own: on one for all, the
@@ -162,7 +158,7 @@ class Eval {
 
   void TakeLoss(const EvalJob& job, const std::string& why) {
     if (lost_told_++ < kLostToldMax) progress_.Say(absl::StrCat("warning: lost: ", why));
-    ++lost_[job.point];
+    ++lost_[points_[job.point].Key()];
   }
 
   absl::Status Watch(Fleet& fleet, const EvalProgress& progress) {
@@ -191,9 +187,24 @@ class Eval {
     return absl::OkStatus();
   }
 
+  // Held against the full cache's chains of the file, even when that is not asked for now.
+  std::vector<PointFigures> FiguresAskedFor() const {
+    std::vector<PointFigures> asked;
+    for (PointFigures& figures :
+         FiguresOf(results_.header(), results_.points(), results_.records(), lost_)) {
+      const std::string key = figures.point.Key();
+      const auto point = std::find_if(points_.begin(), points_.end(),
+                                      [&](const EvalPoint& one) { return one.Key() == key; });
+      if (point == points_.end()) continue;
+      figures.point.target_percent = point->target_percent;
+      asked.push_back(std::move(figures));
+    }
+    return asked;
+  }
+
   absl::Status Report() {
     const EvalHeader& header = results_.header();
-    const std::vector<PointFigures> figures = FiguresOf(header, points_, results_.records(), lost_);
+    const std::vector<PointFigures> figures = FiguresAskedFor();
     if (!settings_.pictures.empty()) {
       KV_RETURN_IF_ERROR(Save("accuracy.svg", DrawAccuracy(header, figures)));
       KV_RETURN_IF_ERROR(Save("timelines.svg", DrawTimelines(header, points_, results_.records())));
@@ -230,7 +241,7 @@ class Eval {
   EvalInputs inputs_;
   std::vector<EvalPoint> points_;
   EvalResults results_;
-  std::vector<uint32_t> lost_;  // chains of each point
+  std::map<std::string, uint32_t> lost_;  // chains, by their points' keys
   size_t lost_told_ = 0;
   std::string text_;
   Progress progress_;  // last: its destructor restores the terminal first

@@ -98,7 +98,7 @@ PointFigures FiguresOfPoint(const EvalPoint& point, const std::vector<const Chai
 
 std::vector<PointFigures> FiguresOf(const EvalHeader& header, const std::vector<EvalPoint>& points,
                                     const std::vector<ChainRecord>& records,
-                                    const std::vector<uint32_t>& lost) {
+                                    const std::map<std::string, uint32_t>& lost) {
   std::map<std::string, std::vector<const ChainRecord*>> by_point;
   for (const ChainRecord& record : records) by_point[record.point].push_back(&record);
   ByProblem full;
@@ -109,10 +109,11 @@ std::vector<PointFigures> FiguresOf(const EvalHeader& header, const std::vector<
     }
   }
   std::vector<PointFigures> all;
-  for (size_t i = 0; i < points.size(); ++i) {
-    all.push_back(FiguresOfPoint(points[i], by_point[points[i].Key()], full));
+  for (const EvalPoint& point : points) {
+    all.push_back(FiguresOfPoint(point, by_point[point.Key()], full));
     all.back().wanted = header.problems * header.samples;
-    all.back().lost = i < lost.size() ? lost[i] : 0;
+    const auto found = lost.find(point.Key());
+    if (found != lost.end()) all.back().lost = found->second;
   }
   return all;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -37,9 +38,9 @@ struct PointFigures {
   uint64_t pressure_reliefs = 0;
 };
 
-// In the order of the points. `lost` has a count for each point; or is empty.
+// In the order of the points. `lost`: chains of a point (its key) that ended by an error.
 std::vector<PointFigures> FiguresOf(const EvalHeader& header, const std::vector<EvalPoint>& points,
                                     const std::vector<ChainRecord>& records,
-                                    const std::vector<uint32_t>& lost);
+                                    const std::map<std::string, uint32_t>& lost);
 
 }  // namespace palimpsest::cli

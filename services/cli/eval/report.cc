@@ -138,8 +138,9 @@ std::vector<std::string> EvalNotes(const EvalHeader& header,
   say(LabelsWhere(figures, [](const PointFigures& f) { return f.pressure_reliefs > 0; }),
       ": the page pool was full at times, and chains were evicted from beyond their policy. Give "
       "--pool-bytes more, or --batch less.");
+  // The full cache is compared with itself.
   if (std::none_of(figures.begin(), figures.end(),
-                   [](const PointFigures& f) { return f.point.is_full() && f.chains > 0; })) {
+                   [](const PointFigures& f) { return f.compared > 0; })) {
     notes.push_back("The full cache was not run: nothing says what these chains would have been.");
   }
   return notes;

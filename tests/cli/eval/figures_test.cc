@@ -36,7 +36,8 @@ TEST(EffectiveTrials, SamplesOfOneProblemAreNotIndependent) {
 
 TEST(Figures, AreMadeOfAllChainsOfAPoint) {
   const Example example;
-  const auto figures = FiguresOf(example.header, example.points, example.records, {0, 0, 0, 2});
+  const auto figures =
+      FiguresOf(example.header, example.points, example.records, {{example.points[3].Key(), 2}});
   ASSERT_EQ(figures.size(), 4u);
   EXPECT_EQ(figures[0].right, 4u);
   EXPECT_DOUBLE_EQ(figures[0].accuracy, 1);

@@ -84,6 +84,12 @@ TEST(EvalProcess, WhatIsInTheFileIsNotRunAgain) {
   const Outcome rest = Palimpsest(Eval({"--out", path}), kFast);
   EXPECT_EQ(rest.code, 0) << rest.err;
   EXPECT_EQ(JsonLines(Slurp(path)).size(), lines.size() + 2);
+  // A point that is asked for alone is still held against the full cache.
+  const Outcome alone = Palimpsest({"eval", "--max-tokens", "1500", "--limit", "3", "--policy",
+                                    "h2o", "--budget", "64", "--out", path, "--format", "json"});
+  EXPECT_EQ(alone.code, 0) << alone.err;
+  EXPECT_EQ(JsonLines(alone.out)[1]["policy"], "h2o");
+  EXPECT_TRUE(JsonLines(alone.out)[1]["tokens_to_full"].is_number());
   // And no worker is needed to report.
   const Outcome report =
       Palimpsest({"eval", "--no-run", "--out", path, "--pictures", Folder(), "--format", "json"});

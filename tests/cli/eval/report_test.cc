@@ -16,7 +16,7 @@ using testing::HasSubstr;
 using testing::Not;
 
 std::vector<PointFigures> Figures(const Example& example) {
-  return FiguresOf(example.header, example.points, example.records, {0, 0, 0, 2});
+  return FiguresOf(example.header, example.points, example.records, {{example.points[3].Key(), 2}});
 }
 
 TEST(EvalReport, TheTableAndItsNotes) {
