@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One policy over a batch of texts of which every token is given: BLOCK tokens at a time.
+
+Each block attends to the cache as it is and, causally, to itself in bf16; then it joins the cache in
+its formats, and when `interval` tokens have passed each lane selects what stays. So keys and values
+are those that the network computes under compression.
+"""
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+
+from .formats import stored
+from .lanes import Lanes
+from .network import Network, hadamard
+from .policies import Scorer
+from .spec import Spec
+
+# seen(layer, queries before RoPE [batch, query heads, tokens, dim])
+SeeQueries = Callable[[int, torch.Tensor], None]
+
+
+class Run:
+    def __init__(self, network: Network, spec: Spec, pinned: int,
+                 codebook: list[torch.Tensor] | None = None, see: SeeQueries | None = None):
+        """pinned: tokens of the prompt, never evicted and not in the budget. codebook: a tensor
+        [query heads, queries, dim] before RoPE for each layer; the first spec.queries are used."""
+        self.network, self.spec, self.pinned, self.see = network, spec, pinned, see
+        self.hadamard = hadamard(network.head_dim, network.device) if spec.rotate_keys else None
+        self.lanes = [Lanes() for _ in range(network.layers)]
+        self.scorer = Scorer(network, spec, pinned, codebook, self.hadamard)
+        self.next = 0  # position of the next block
+        self.since = 0  # tokens since a selection
+        self._live_sum = 0.0
+
+    @property
+    def live(self) -> float:
+        """Live tokens of a lane that a token found, mean over those read."""
+        return self._live_sum / self.next
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """tokens [batch, n] -> what the network's head reads [batch, n, width]."""
+        count = tokens.shape[1]
+        device = self.network.device
+        integers = torch.arange(self.next, self.next + count, device=device)
+        positions = integers.float()
+        causal = torch.full((count, count), float("-inf"), device=device).triu(1)
+        hidden = self.network.read(
+            tokens, lambda layer, q, k, v: self._attend(layer, q, k, v, positions, integers, causal))
+        self.next += count
+        self.since += count
+        self._live_sum += (self.lanes[0].count - count / 2) * count
+        if self.spec.policy != "full" and self.since >= self.spec.interval:
+            self.since = 0
+            for layer in range(self.network.layers):
+                self._select(layer)
+        return hidden
+
+    def _attend(self, layer: int, plain: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
+                positions: torch.Tensor, integers: torch.Tensor, causal: torch.Tensor
+                ) -> torch.Tensor:
+        network, lanes = self.network, self.lanes[layer]
+        if self.see is not None:
+            self.see(layer, plain)
+        q, k = network.rotate(plain, positions), network.rotate(k, positions)
+        if self.hadamard is not None:
+            q, k = q @ self.hadamard, k @ self.hadamard
+        batch, _, count, dim = q.shape
+        grouped = (batch, network.kv_heads, network.group, count)
+        weights, out = self._read_cache(lanes, q.reshape(batch, network.kv_heads, -1, dim),
+                                        k.to(torch.bfloat16).float(),
+                                        v.to(torch.bfloat16).float(), grouped, causal)
+        lanes.append(stored(k, self.spec.key_format), stored(v, self.spec.value_format),
+                     integers.expand(batch, network.kv_heads, count))
+        self._note(lanes, weights, q.view(*grouped, dim), plain.reshape(*grouped, dim))
+        return out.view(batch, network.query_heads, count, dim)
+
+    def _read_cache(self, lanes: Lanes, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
+                    grouped: tuple[int, ...], causal: torch.Tensor
+                    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights [batch, KV heads, group, tokens, cache + block (+ residue)] and the outputs."""
+        scale = self.network.logit_scale
+        logits = [(q @ k.transpose(-1, -2)).view(*grouped, -1) * scale + causal]
+        values = [v]
+        if lanes.count:
+            cached = (q @ lanes.keys.transpose(-1, -2)).view(*grouped, -1) * scale
+            logits, values = [cached, *logits], [lanes.values, *values]
+        if lanes.residue.count:
+            logits.append(lanes.residue.logits(q, scale, self.spec.residue).view(*grouped, 1))
+            values.append(lanes.residue.value)
+        weights = torch.cat(logits, -1).softmax(-1)
+        flat = weights.reshape(*grouped[:2], -1, weights.shape[-1])
+        return weights, flat @ torch.cat(values, 2)
+
+    def _note(self, lanes: Lanes, weights: torch.Tensor, q: torch.Tensor, plain: torch.Tensor
+              ) -> None:
+        """What policies want to know of the past."""
+        spec = self.spec
+        if spec.policy == "h2o":  # sums over all queries so far; the residue's weight is nobody's
+            received = weights.sum((2, 3))[..., :lanes.count]
+            if lanes.received is not None:
+                received[..., :lanes.received.shape[2]] += lanes.received
+            lanes.received = received
+        elif spec.policy == "longflow":  # the newest query alone
+            lanes.received = weights[:, :, :, -1].mean(2)[..., :lanes.count]
+        newest = max(spec.window if spec.policy == "rkv" else 0, spec.last_queries)
+        lanes.note_queries(q, plain, newest, spec.online_queries, spec.online_stride,
+                           spec.online_thin)
+
+    def _select(self, layer: int) -> None:
+        spec, lanes = self.spec, self.lanes[layer]
+        keep = spec.budget + self.pinned
+        if lanes.count <= keep:
+            return
+        score = self.scorer(layer, lanes, self.next).clone()
+        if spec.share_layer:
+            score = score.amax(1, keepdim=True).expand_as(score).clone()
+        score[lanes.positions < self.pinned] = float("inf")
+        score[lanes.positions >= self.next - spec.recent] = float("inf")
+        lanes.keep_best(score, keep, spec.residue is not None)

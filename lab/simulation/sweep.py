@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a list of policies in the simulation and prints a JSON line for each.
+
+    cd lab && python3 -m simulation.sweep simulation/sweeps/check.json
+    python3 -m simulation.sweep simulation/sweeps/score.json --only removal_error
+    python3 -m simulation.sweep simulation/sweeps/texts.json --model ../build/smollm2-135m
+    python3 -m simulation.sweep my.json --codebook reasoner/model/queries.safetensors --device cpu
+
+A sweep is a JSON object:
+
+    {"judge": "chains" or "texts",
+     "set": {"tokens": [4096, 6000], "count": 96},      of lab/reasoner/problems/heldout.jsonl
+     "codebook": {"tokens": [400, 16385], "count": 64, "read": 8192, "per_block": 6},
+     "common": {"interval": 64, ...},                   fields of every run that doesn't say else
+     "runs": [{"name": "ours", "policy": "anticipate", "budget": [96, 128]}, ...]}
+
+For texts: "set": {"read": 4096, "pinned": 4}, "codebook": {"read": 4096, "per_block": 24}, of
+lab/likelihood. A list of budgets makes a run of each. The fields of a run: spec.py. The first line
+printed tells what the others have in common. Paths in the command are taken from where it is run.
+"""
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import pathlib
+import sys
+
+import torch
+
+from . import chains, texts
+from .codebook import Codebooks, FileCodebook, sample_queries
+from .network import Network
+from .spec import Spec, read_spec, to_line
+
+_LAB = pathlib.Path(__file__).resolve().parents[1]
+_PROBLEMS = _LAB / "reasoner" / "problems"
+_TEXTS = _LAB / "likelihood"
+_TOGETHER = 8  # texts: runs beside one full run
+
+
+def read_runs(sweep: dict, only: str | None) -> list[Spec]:
+    specs = []
+    for run in sweep["runs"]:
+        fields = {**sweep.get("common", {}), **run}
+        budgets = fields.get("budget", 0)
+        for budget in budgets if isinstance(budgets, list) else [budgets]:
+            specs.append(read_spec({**fields, "budget": budget}))
+    return [spec for spec in specs if only is None or only in spec.name]
+
+
+def rounded(figures: dict[str, float]) -> dict[str, float]:
+    digits = {"live": None, "seconds": 1}
+    return {name: round(value, digits.get(name, 4)) for name, value in figures.items()}
+
+
+def show(line: dict) -> None:
+    print(json.dumps(line), flush=True)
+
+
+def run_chains(network: Network, sweep: dict, specs: list[Spec], file: pathlib.Path | None) -> None:
+    if file is not None:
+        books = FileCodebook(file, network)
+    else:
+        how = sweep["codebook"]
+        tokens, lengths = chains.pack(
+            chains.load(_PROBLEMS / "calibration.jsonl", *how["tokens"], how["count"]),
+            network.device)
+        books = Codebooks(sample_queries(network, tokens[:, :how["read"]],
+                                         lengths.clamp(max=how["read"]), how["per_block"]))
+    held_out = chains.load(_PROBLEMS / "heldout.jsonl", *sweep["set"]["tokens"],
+                           sweep["set"]["count"])
+    tokens, lengths = chains.pack(held_out, network.device)
+    pinned = chains.prompt_tokens(held_out)
+    show({"chains": len(held_out), "tokens_mean": round(lengths.double().mean().item()),
+          "tokens_max": int(lengths.max()), "pinned": pinned})
+    for spec in specs:
+        book = books.of(spec.queries if spec.policy == "anticipate" else 0)
+        figures = chains.judge(network, tokens, lengths, spec, pinned, book)
+        show({**to_line(spec), **rounded(figures)})
+
+
+def run_texts(network: Network, sweep: dict, specs: list[Spec], model: pathlib.Path,
+              file: pathlib.Path | None) -> None:
+    def read(folder: str, count: int) -> torch.Tensor:
+        files = sorted((_TEXTS / folder).glob("*.txt"))
+        return texts.load(files, model / "tokenizer.json", count).to(network.device)
+
+    if file is not None:
+        books = FileCodebook(file, network)
+    else:
+        how = sweep["codebook"]
+        tokens = read("calibration", how["read"])
+        lengths = torch.full((len(tokens),), tokens.shape[1], device=network.device)
+        books = Codebooks(sample_queries(network, tokens, lengths, how["per_block"]))
+    tokens = read("texts", sweep["set"]["read"])
+    show({"texts": len(tokens), "tokens": tokens.shape[1], "pinned": sweep["set"]["pinned"]})
+    for first in range(0, len(specs), _TOGETHER):
+        group = specs[first:first + _TOGETHER]
+        for spec, figures in zip(group, texts.judge(network, tokens, group, sweep["set"]["pinned"],
+                                                    books)):
+            show({**to_line(spec), **rounded(figures)})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="simulation.sweep", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=pathlib.Path)
+    parser.add_argument("--model", type=pathlib.Path, default=_LAB / "reasoner" / "model",
+                        help="a Hugging Face folder; by default the reasoner")
+    parser.add_argument("--codebook", type=pathlib.Path,
+                        help="a file of `palimpsest calibrate`, instead of sampling")
+    parser.add_argument("--only", help="runs whose name contains this")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+
+    torch.set_grad_enabled(False)
+    torch.backends.cuda.matmul.allow_tf32 = True  # as the recorded results were taken
+    sweep = json.loads(args.sweep.read_text())
+    specs = read_runs(sweep, args.only)
+    if not specs:
+        print("no such runs", file=sys.stderr)
+        return 2
+    network = Network(args.model, args.device)
+    device = torch.cuda.get_device_name() if args.device == "cuda" else args.device
+    show({"sweep": args.sweep.name, "simulation": "teacher-forced", "model": args.model.name,
+          "device": device, "torch": torch.__version__, "taken": str(datetime.date.today())})
+    if sweep["judge"] == "chains":
+        run_chains(network, sweep, specs, args.codebook)
+    else:
+        run_texts(network, sweep, specs, args.model, args.codebook)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
