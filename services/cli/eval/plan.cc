@@ -16,6 +16,7 @@
 #include "services/cli/assets.h"
 #include "services/cli/fnv.h"
 #include "services/cli/json_lines.h"
+#include "services/cli/render.h"
 #include "services/decode/model/fingerprint.h"
 #include "services/decode/model/model_config.h"
 
@@ -133,6 +134,20 @@ absl::Status LoadPoints(const EvalSettings& settings, EvalInputs* inputs) {
   return absl::OkStatus();
 }
 
+// "128 problems of x.jsonl, chains of at least 4,000 tokens".
+std::string SourceOf(const EvalSettings& settings, uint32_t problems) {
+  std::string source = absl::StrCat(HumanCount(problems), " problem", problems == 1 ? "" : "s",
+                                    " of ", Escaped(settings.problems));
+  const uint32_t min = settings.choice.min_tokens, max = settings.choice.max_tokens;
+  if (min > 0 && max > 0) {
+    absl::StrAppend(&source, ", chains of ", HumanCount(min), " to ", HumanCount(max), " tokens");
+  } else if (min > 0 || max > 0) {
+    absl::StrAppend(&source, ", chains of at ", min > 0 ? "least " : "most ",
+                    HumanCount(min > 0 ? min : max), " tokens");
+  }
+  return source;
+}
+
 absl::StatusOr<EvalHeader> HeaderOf(const EvalSettings& settings, const EvalInputs& inputs) {
   EvalHeader header;
   header.problems_hash = HashOf(inputs.problems);
@@ -151,8 +166,7 @@ absl::StatusOr<EvalHeader> HeaderOf(const EvalSettings& settings, const EvalInpu
   KV_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(inputs.folder));
   header.model = Escaped(settings.model.empty() ? "lab/reasoner/model" : settings.model);
   header.family = std::string(Name(config.family));
-  header.problem_source = absl::StrCat(header.problems, " problem", header.problems == 1 ? "" : "s",
-                                       " of ", Escaped(settings.problems));
+  header.problem_source = SourceOf(settings, header.problems);
   header.commit = std::string(BuildCommit());
   header.machine = Escaped(settings.machine);
   return header;

@@ -50,9 +50,8 @@ TEST(EvalProblems, DataSetsAreReadAsTheyArePublished) {
 }
 
 TEST(EvalProblems, ConversationsAreWrittenAsTheModelKnowsThem) {
-  const std::string text =
-      R"({"messages": [{"role": "system", "content": "Be brief."}, )"
-      R"({"role": "user", "content": "Hi"}], "answer": "x"})";
+  const std::string text = R"({"messages": [{"role": "system", "content": "Be brief."}, )"
+                           R"({"role": "user", "content": "Hi"}], "answer": "x"})";
   const auto prompt = [&](ChatStyle style) {
     return Parse(text, {.chat = style, .instruction = "unused"})[0].prompt;
   };

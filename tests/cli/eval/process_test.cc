@@ -51,7 +51,9 @@ std::vector<std::string> Eval(const std::vector<std::string>& more) {
 TEST(EvalProcess, EndsInATrueTable) {
   const Outcome outcome = Palimpsest(Eval({}), kFast);
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_THAT(outcome.out, HasSubstr("3 problems of lab/reasoner/problems/heldout.jsonl"));
+  EXPECT_THAT(outcome.out,
+              HasSubstr("3 problems of lab/reasoner/problems/heldout.jsonl, chains of at "
+                        "most 1,500 tokens"));
   EXPECT_THAT(outcome.out, HasSubstr("h2o k=64"));
   EXPECT_THAT(outcome.out, HasSubstr("3/3"));
 }
