@@ -9,6 +9,7 @@ namespace palimpsest::cli {
 namespace {
 
 constexpr std::chrono::seconds kLineInterval{5};
+constexpr std::chrono::milliseconds kFrameInterval{200};
 
 }  // namespace
 
@@ -18,14 +19,15 @@ Progress::Progress(const Clock* clock, bool quiet)
 void Progress::Show(const std::function<std::vector<StyledLine>(const Terminal&)>& frame,
                     const std::function<std::string()>& line) {
   if (quiet_) return;
+  const Clock::Time now = clock_->Now();
+  if (now < next_) return;
   const Terminal terminal = ProbeTerminal(STDERR_FILENO);
   if (terminal.live) {
+    next_ = now + kFrameInterval;
     block_.Draw(terminal, frame(terminal));
     return;
   }
-  const Clock::Time now = clock_->Now();
-  if (now < next_line_) return;
-  next_line_ = now + kLineInterval;
+  next_ = now + kLineInterval;
   WriteAll(STDERR_FILENO, line() + "\n");
 }
 

@@ -31,7 +31,7 @@ class Progress {
   const Clock* clock_;
   const bool quiet_;
   LiveBlock block_;
-  Clock::Time next_line_{};
+  Clock::Time next_{};  // no picture and no line before
 };
 
 }  // namespace palimpsest::cli

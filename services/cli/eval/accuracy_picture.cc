@@ -84,7 +84,8 @@ class Plot {
       out += Line(kLeft, y, kRight, y, "stroke=\"#d9e2ec\" stroke-width=\"1\"");
       out += Text(kLeft - 10, y + 4, absl::StrFormat("%d %%", tenth * 10), {.anchor = "end"});
     }
-    for (const double percent : {0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0}) {
+    for (const double percent :
+         {0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 70.0, 100.0}) {
       if (percent < low_ || percent > high_) continue;
       out += Line(X(percent), kTop, X(percent), kBottom, "stroke=\"#d9e2ec\" stroke-width=\"1\"");
       out +=

@@ -179,6 +179,9 @@ class Runner {
       if (!IsPictured(job)) continue;
       const auto found = by_request.find(chain.request);
       if (found == by_request.end()) continue;
+      const bool moved =
+          chain.moments.empty() || chain.moments.back().tokens < found->second->tokens;
+      if (!moved) continue;
       if (chain.moments.size() == kMomentsMax) KeepEverySecond(&chain.moments);
       chain.moments.push_back({.tokens = found->second->tokens,
                                .live_tokens = found->second->live_tokens,

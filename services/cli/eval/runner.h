@@ -34,7 +34,8 @@ struct EvalPlan {
   AnswerRule answer;
   size_t in_flight = 0;  // chains sent to the worker at a time
   size_t pictured = 0;   // the problem of whose first samples moments are kept
-  Clock::Duration interval = std::chrono::milliseconds(250);  // between looks at the worker
+  // Between looks at the worker, which has news of its chains every 50 ms.
+  Clock::Duration interval = std::chrono::milliseconds(60);
   Clock::Time deadline;
 };
 
