@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <random>
 
@@ -24,8 +25,40 @@ constexpr uint32_t kRowsMax = 512;        // as the engine's
 constexpr uint32_t kLivePunched = 12;     // of a page's 16 slots
 constexpr uint32_t kDistinctRows = 8192;  // different K and V rows that pages are filled from
 constexpr float kQueryDeviation = 2.0f;   // peaked enough for a lost token to show
+constexpr uint32_t kPromptTokens = 16;    // not evicted
 
 float FromBf16(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+
+double ReceivedError(const JudgedSlot* before, const JudgedSlot* after, size_t count) {
+  double worst = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const double received = before[i].live != 0 ? before[i].mass : 0.0;
+    const double added = double{after[i].score} - before[i].score;
+    worst = std::max(worst, (std::fabs(added - received) - 1e-6) / (received + 1e-6));
+  }
+  return worst;
+}
+
+// Of one sequence.
+double EvictionError(const JudgedSlot* before, const JudgedSlot* after, size_t heads, size_t slots,
+                     uint32_t evict_from) {
+  double least = std::numeric_limits<double>::infinity(), evicted = 0;
+  size_t gone = 0;
+  for (size_t i = 0; i < slots; ++i) {
+    double value = 0;
+    size_t dead = 0;
+    for (size_t h = 0; h < heads; ++h) {
+      const JudgedSlot& slot = before[h * slots + i];
+      value += double{slot.mass} * slot.score;
+      dead += slot.live != after[h * slots + i].live ? 1 : 0;
+    }
+    if (before[i].live == 0 || before[i].position < evict_from) continue;
+    least = std::min(least, value);
+    if (dead == heads) evicted = value;
+    gone += dead;
+  }
+  return gone == heads ? evicted / least - 1 : std::numeric_limits<double>::infinity();
+}
 
 }  // namespace
 
@@ -52,7 +85,10 @@ absl::Status AttendBed::Build() {
 }
 
 absl::Status AttendBed::MakeBackend() {
-  CacheShape shape{.layers = 1, .kv_heads = spec_.kv_heads, .head_dim = spec_.head_dim};
+  CacheShape shape{.layers = 1,
+                   .kv_heads = spec_.kv_heads,
+                   .head_dim = spec_.head_dim,
+                   .slot_scores = spec_.slot_scores};
   const auto pool_bytes = [&] {
     uint64_t sequence = 0;
     for (const Thought thought : kThoughts) {
@@ -94,7 +130,7 @@ void AttendBed::PlacePages() {
   }
   position_.assign(spec_.batch, 0);
   for (uint32_t s = 0; s < spec_.batch; ++s) {
-    views_.push_back({.formats = spec_.formats, .open_group = s});
+    views_.push_back({.formats = spec_.formats, .open_group = s, .slot_score = spec_.slot_score});
   }
 }
 
@@ -144,6 +180,9 @@ absl::Status AttendBed::Fill() {
       views_[s].pages[Index(thought)] = absl::MakeConstSpan(offsets_).subspan(first, count);
       first += count;
     }
+  }
+  for (SequenceView& view : views_) {
+    if (spec_.slot_score == SlotScore::kValueNorm) view.evict_from = kPromptTokens;
   }
   KV_RETURN_IF_ERROR(AppendTokens(0, spec_.batch, 1));
   return backend_->Synchronize();
@@ -256,6 +295,44 @@ absl::StatusOr<AttendError> AttendBed::Verify(int layer) {
     squares_exact += double{exact[i]} * exact[i];
   }
   return AttendError{largest / v_max, std::sqrt(squares / squares_exact)};
+}
+
+absl::StatusOr<std::vector<JudgedSlot>> AttendBed::Judge(int layer) {
+  const uint64_t count = uint64_t{spec_.batch} * spec_.kv_heads * pages_each_ * kSlotsPerPage;
+  KV_ASSIGN_OR_RETURN(const DeviceBytes judged,
+                      AllocateDevice(count * sizeof(JudgedSlot), stream(), "judged slots"));
+  const uint64_t queries = uint64_t{spec_.batch} * spec_.query_heads;
+  KV_ASSIGN_OR_RETURN(const DeviceBytes log_sums,
+                      AllocateDevice(queries * sizeof(float), stream(), "denominators"));
+  KV_RETURN_IF_ERROR(ToStatus(JudgeSlots(Pages(), layer, kGroupTokens, q_.get(), scale(),
+                                         reinterpret_cast<float*>(log_sums.get()),
+                                         reinterpret_cast<JudgedSlot*>(judged.get()), stream()),
+                              "judge slots"));
+  std::vector<JudgedSlot> slots(count);
+  KV_RETURN_IF_ERROR(
+      ToStatus(cudaMemcpyAsync(slots.data(), judged.get(), count * sizeof(JudgedSlot),
+                               cudaMemcpyDeviceToHost, stream()),
+               "judged slots"));
+  KV_RETURN_IF_ERROR(backend_->Synchronize());
+  return slots;
+}
+
+absl::StatusOr<double> AttendBed::VerifyScores(int layer) {
+  KV_ASSIGN_OR_RETURN(const std::vector<JudgedSlot> before, Judge(layer));
+  KV_RETURN_IF_ERROR(Attend(layer));
+  KV_ASSIGN_OR_RETURN(const std::vector<JudgedSlot> after, Judge(layer));
+  const auto heads = static_cast<size_t>(spec_.kv_heads);
+  const size_t slots = size_t{pages_each_} * kSlotsPerPage;
+  double worst = 0;
+  for (size_t s = 0; s < spec_.batch; ++s) {
+    const JudgedSlot* const from = &before[s * heads * slots];
+    const JudgedSlot* const to = &after[s * heads * slots];
+    const double error = spec_.slot_score == SlotScore::kValueNorm
+                             ? EvictionError(from, to, heads, slots, kPromptTokens)
+                             : ReceivedError(from, to, heads * slots);
+    if (!(error <= worst)) worst = error;
+  }
+  return worst;
 }
 
 uint64_t AttendBed::bytes() const { return BytesOfPages(1.0) + OtherBytes(); }

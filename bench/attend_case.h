@@ -26,10 +26,13 @@ struct AttendCase {
   int kv_heads = 0;
   int head_dim = 0;
   uint32_t batch = 0;
-  uint32_t live = 0;          // tokens a sequence, a multiple of 16, at least 32
-  ClassFormats formats{};     // pages of R, E and T as 50, 30 and 20 % where the classes differ
-  bool holes = false;         // 12 slots of a page live, at random and in each lane others
-  int layers = 0;             // 0: chosen as above
+  uint32_t live = 0;         // tokens a sequence, a multiple of 16, at least 32
+  ClassFormats formats{};    // pages of R, E and T as 50, 30 and 20 % where the classes differ
+  bool holes = false;        // 12 slots of a page live, at random and in each lane others
+  int layers = 0;            // 0: chosen as above
+  bool slot_scores = false;  // slots have room for a score
+  SlotScore slot_score =
+      SlotScore::kNone;       // kValueNorm: a token a step is evicted, as LongFlow does
   uint64_t memory_bytes = 0;  // what the pool may take
 };
 
@@ -49,6 +52,10 @@ class AttendBed {
   int layers() const { return layers_; }
   absl::Status Attend(int layer);
   absl::StatusOr<AttendError> Verify(int layer);
+  // How wrong the scores are that one more Attend of the layer adds, as a share of the right ones;
+  // or how much more than the least value that of an evicted token is. At its worst. Infinite where
+  // another number of tokens was evicted than one, or not the same in all KV heads.
+  absl::StatusOr<double> VerifyScores(int layer);
 
   // What Attend of one layer had to read or write: K and V data and scales of whole pages, their
   // live masks, the open groups' tokens, queries and outputs. Not the block tables.
@@ -66,6 +73,7 @@ class AttendBed {
   absl::Status FillPage(uint32_t page);
   absl::Status AppendTokens(uint32_t first, uint32_t end, uint32_t count);
   absl::Status Punch();
+  absl::StatusOr<std::vector<JudgedSlot>> Judge(int layer);
 
   PagesOnDevice Pages() const;
   float scale() const;

@@ -55,6 +55,16 @@ struct Token {
   const uint8_t *k_data, *k_scales, *v_data, *v_scales;
 };
 
+// By one warp.
+__device__ float Logit(const Token& token, const float* q, int head_dim, float scale) {
+  float logit = 0;
+  for (int c = threadIdx.x % 32; c < head_dim; c += 32) {
+    logit += q[c] * Channel(token.format.k, token.k_data, token.k_scales, c);
+  }
+  for (int step = 16; step > 0; step /= 2) logit += __shfl_xor_sync(~0u, logit, step);
+  return logit * scale;
+}
+
 // The online softmax of one warp; a thread has channels lane, lane + 32, ...
 struct WarpState {
   float max = -INFINITY, sum = 0, v_max = 0;
@@ -62,12 +72,7 @@ struct WarpState {
 
   __device__ void Fold(const Token& token, const float* q, int head_dim, float scale) {
     const int lane = threadIdx.x % 32;
-    float logit = 0;
-    for (int c = lane; c < head_dim; c += 32) {
-      logit += q[c] * Channel(token.format.k, token.k_data, token.k_scales, c);
-    }
-    for (int step = 16; step > 0; step /= 2) logit += __shfl_xor_sync(~0u, logit, step);
-    logit *= scale;
+    const float logit = Logit(token, q, head_dim, scale);
     const float new_max = fmaxf(max, logit);
     const float shrink = expf(max - new_max), weight = expf(logit - new_max);
     max = new_max;
@@ -138,6 +143,93 @@ __global__ void ReferenceKernel(PagesOnDevice on, int layer, uint32_t open_count
   }
 }
 
+// One lane of one page.
+struct LaneOfPage {
+  const PageLayout& at;
+  const uint8_t* page;
+  uint64_t lane;
+
+  __device__ LaneOfPage(const PagesOnDevice& on, int layer, int kv_head, uint32_t index)
+      : LaneOfPage(on, on.pages[uint64_t{blockIdx.y} * on.pages_each + index],
+                   uint64_t(layer) * on.pool.kv_heads + kv_head) {}
+  __device__ LaneOfPage(const PagesOnDevice& on, PageRef ref, uint64_t lane_index)
+      : at(on.layouts[ref % kPageAlignment]),
+        page(on.pool.pages + ref / kPageAlignment * kPageAlignment),
+        lane(lane_index) {}
+  __device__ bool live(int slot) const {
+    return reinterpret_cast<const uint16_t*>(page + at.masks_offset)[lane] >> slot & 1;
+  }
+  __device__ Token token(int slot) const {
+    return TokenOfPage(at, page + lane * at.lane_bytes, slot);
+  }
+  template <typename T>
+  __device__ T word(uint64_t offset, int slot) const {
+    return reinterpret_cast<const T*>(page + offset)[lane * kSlotsPerPage + slot];
+  }
+};
+
+// Grid: (query_heads, batch); a warp's work is a page, the last one's the open group too.
+__global__ void LogSumKernel(PagesOnDevice on, int layer, uint32_t open_count,
+                             const __nv_bfloat16* q, float scale, float* log_sums) {
+  const int dim = on.pool.head_dim, warp = threadIdx.x / 32;
+  const int head = blockIdx.x / (on.pool.query_heads / on.pool.kv_heads);
+  const uint64_t row = uint64_t{blockIdx.y} * gridDim.x + blockIdx.x;
+  __shared__ float query[kHeadDimMax], sums[kWarps];
+  for (int c = threadIdx.x; c < dim; c += blockDim.x) query[c] = __bfloat162float(q[row * dim + c]);
+  __syncthreads();
+  float log_sum = -INFINITY;
+  const auto add = [&](float logit) {
+    const float max = fmaxf(log_sum, logit);
+    log_sum = max + logf(expf(log_sum - max) + expf(logit - max));
+  };
+  for (uint32_t p = warp; p < on.pages_each; p += kWarps) {
+    const LaneOfPage of(on, layer, head, p);
+    for (int slot = 0; slot < kSlotsPerPage; ++slot) {
+      if (of.live(slot)) add(Logit(of.token(slot), query, dim, scale));
+    }
+  }
+  const uint8_t* open = on.pool.open_groups + blockIdx.y * on.pool.open_group_bytes +
+                        (uint64_t(layer) * on.pool.kv_heads + head) * 2 * kGroupTokens * dim * 2;
+  for (uint32_t t = 0; warp == kWarps - 1 && t < open_count; ++t) {
+    add(Logit({{}, open + t * dim * 2, nullptr, nullptr, nullptr}, query, dim, scale));
+  }
+  sums[warp] = log_sum;
+  __syncthreads();
+  log_sum = -INFINITY;
+  for (const float of_warp : sums) {
+    if (of_warp != -INFINITY) add(of_warp);
+  }
+  log_sums[row] = log_sum;
+}
+
+// Grid: (kv_heads, batch). A warp takes every kWarps-th page.
+__global__ void JudgeKernel(PagesOnDevice on, int layer, const __nv_bfloat16* q, float scale,
+                            const float* log_sums, JudgedSlot* judged) {
+  const int dim = on.pool.head_dim, head = blockIdx.x;
+  const int group = on.pool.query_heads / on.pool.kv_heads;
+  const uint64_t row =
+      (uint64_t{blockIdx.y} * gridDim.x + head) * group;  // of the first query head
+  extern __shared__ float queries[];                      // [group][dim]
+  for (int c = threadIdx.x; c < group * dim; c += blockDim.x) {
+    queries[c] = __bfloat162float(q[row * dim + c]);
+  }
+  __syncthreads();
+  judged += (uint64_t{blockIdx.y} * gridDim.x + head) * on.pages_each * kSlotsPerPage;
+  for (uint32_t p = threadIdx.x / 32; p < on.pages_each; p += kWarps) {
+    const LaneOfPage of(on, layer, head, p);
+    for (int slot = 0; slot < kSlotsPerPage; ++slot) {
+      JudgedSlot as{.score = of.word<float>(of.at.scores_offset, slot),
+                    .position = of.word<uint32_t>(of.at.positions_offset, slot),
+                    .live = of.live(slot)};
+      for (int g = 0; g < group; ++g) {
+        const float logit = Logit(of.token(slot), queries + g * dim, dim, scale);
+        as.mass += expf(logit - log_sums[row + g]);
+      }
+      if (threadIdx.x % 32 == 0) judged[p * kSlotsPerPage + slot] = as;
+    }
+  }
+}
+
 // A thread a (page, lane).
 __global__ void PunchHolesKernel(PagesOnDevice on, const uint8_t* live, uint64_t seed) {
   const uint64_t lanes = uint64_t(on.pool.layers) * on.pool.kv_heads;
@@ -163,6 +255,18 @@ cudaError_t ReferenceAttend(const PagesOnDevice& on, int layer, uint32_t open_co
   const dim3 grid(on.pool.query_heads, on.batch);
   ReferenceKernel<<<grid, kWarps * 32, 0, stream>>>(
       on, layer, open_count, static_cast<const __nv_bfloat16*>(q), scale, out, v_max);
+  return cudaGetLastError();
+}
+
+cudaError_t JudgeSlots(const PagesOnDevice& on, int layer, uint32_t open_count, const void* q,
+                       float scale, float* log_sums, JudgedSlot* judged, cudaStream_t stream) {
+  const auto* queries = static_cast<const __nv_bfloat16*>(q);
+  LogSumKernel<<<dim3(on.pool.query_heads, on.batch), kWarps * 32, 0, stream>>>(
+      on, layer, open_count, queries, scale, log_sums);
+  const size_t query_bytes =
+      sizeof(float) * on.pool.query_heads / on.pool.kv_heads * on.pool.head_dim;
+  JudgeKernel<<<dim3(on.pool.kv_heads, on.batch), kWarps * 32, query_bytes, stream>>>(
+      on, layer, queries, scale, log_sums, judged);
   return cudaGetLastError();
 }
 

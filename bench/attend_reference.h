@@ -31,6 +31,19 @@ struct PagesOnDevice {
 cudaError_t ReferenceAttend(const PagesOnDevice& on, int layer, uint32_t open_count, const void* q,
                             float scale, float* out, float* v_max, cudaStream_t stream);
 
+// A slot of a KV head and what it gets in a step.
+struct JudgedSlot {
+  float mass = 0;   // probability, summed over the query heads of the KV head
+  float score = 0;  // as it lies in the page
+  uint32_t position = 0;
+  uint32_t live = 0;
+};
+
+// Of the same step, with pages that carry scores. log_sums: [batch][query_heads], for the call's
+// own use; judged: [batch][kv_heads][pages_each][16].
+cudaError_t JudgeSlots(const PagesOnDevice& on, int layer, uint32_t open_count, const void* q,
+                       float scale, float* log_sums, JudgedSlot* judged, cudaStream_t stream);
+
 // Leaves live[p] random slots of page p of every sequence live, in each lane others.
 cudaError_t PunchHoles(const PagesOnDevice& on, const uint8_t* live, uint64_t seed,
                        cudaStream_t stream);

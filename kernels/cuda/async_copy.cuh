@@ -44,17 +44,27 @@ __device__ __forceinline__ void FenceBarriers() {
 #endif
 }
 
-// The whole warp. `bytes`, both addresses: multiples of 16.
+// What tells the L2 cache that the bytes of a copy are the first to go.
+__device__ __forceinline__ uint64_t ReadOncePolicy() {
+  uint64_t policy = 0;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+#endif
+  return policy;
+}
+
+// The whole warp. `bytes`, both addresses: multiples of 16. Before sm_90 the policy is not heeded.
 __device__ __forceinline__ void CopyAsync(uint8_t* shared, const uint8_t* global, uint32_t bytes,
-                                          uint64_t* barrier, uint32_t lane) {
+                                          uint64_t* barrier, uint32_t lane,
+                                          [[maybe_unused]] uint64_t policy) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile(
       "{\n.reg .pred elected;\n"
       "elect.sync _|elected, 0xffffffff;\n"
       "@elected mbarrier.arrive.expect_tx.shared.b64 _, [%3], %2;\n"
-      "@elected cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1], %2, [%3];\n}" ::"r"(SharedAddress(shared)),
-      "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(SharedAddress(barrier))
+      "@elected cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;\n}" ::"r"(SharedAddress(shared)),
+      "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(SharedAddress(barrier)), "l"(policy)
       : "memory");
 #else
   for (uint32_t at = lane * 16; at < bytes; at += 32 * 16) {

@@ -93,7 +93,7 @@ class PageStream {
     const bool next_batch = page / 32 != next_ / 32;
     const uint64_t lane = __shfl_sync(~0u, next_batch ? batch_[1].lane : batch_[0].lane, page % 32);
     CopyAsync(ring_ + stage * stage_bytes_, reinterpret_cast<const uint8_t*>(lane & ~uint64_t{15}),
-              layouts_.of[lane & 15].lane_bytes, &barriers_[stage], lane_);
+              layouts_.of[lane & 15].lane_bytes, &barriers_[stage], lane_, policy_);
   }
 
   const DevicePool& pool_;
@@ -101,6 +101,8 @@ class PageStream {
   uint8_t* const ring_;
   uint64_t* const barriers_;
   const uint32_t lane_;
+  // Pages are read once a step: without it the cache would lose what is read again.
+  const uint64_t policy_ = ReadOncePolicy();
   uint32_t phases_ = 0;  // parity to wait for, a bit a stage
 
   const PageEntry* entries_ = nullptr;

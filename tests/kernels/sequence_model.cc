@@ -295,7 +295,8 @@ void ModelSequence::ComparePages() {
         if (SlotScoreOf(selector_) == SlotScore::kNone) continue;
         float score;
         std::memcpy(&score, page + layout.ScoresOffset(layer, head) + 4 * in_page, 4);
-        ASSERT_NEAR(score, slots[s]->score, kScoreError * (slots[s]->score + 1e-4))
+        ASSERT_NEAR(score, slots[s]->score,
+                    device_->adapter().score_tolerance() * (slots[s]->score + 1e-4))
             << Letter(thought) << " lane " << i << " position " << slots[s]->position;
       }
     }

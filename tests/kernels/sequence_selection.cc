@@ -17,11 +17,13 @@ namespace {
 bool ByScore(Selector selector) { return selector != Selector::kKMeansMedoids; }
 
 // How far from the last score kept a token may be that is, or is not, kept all the same.
-double Slack(Selector selector, double score, size_t tokens) {
+// `received`: how far off attention received may be, as a share of it.
+double Slack(Selector selector, double score, size_t tokens, double received) {
   // What would be everybody's, were all equal: scores of R-KV are differences of such shares.
   const double share = 1.0 / static_cast<double>(tokens);
   switch (selector) {
     case Selector::kAttentionReceived:
+      return received * (score + share);
     case Selector::kJointScore:
       return kScoreError * (std::fabs(score) + share);
     case Selector::kAnticipated:
@@ -102,7 +104,8 @@ void ModelSequence::CheckEviction(int layer,
     least = std::min(least, score);
     if (position == gone[0]) of_gone = score;
   }
-  ASSERT_LE(of_gone, least * (1 + kScoreError)) << "layer " << layer << " position " << gone[0];
+  ASSERT_LE(of_gone, least * (1 + device_->adapter().score_tolerance()))
+      << "layer " << layer << " position " << gone[0];
 }
 
 std::vector<uint32_t> ModelSequence::TakeOver(Thought thought, int layer, int head,
@@ -275,7 +278,8 @@ void ModelSequence::AnnealByScore(const AnnealOrder& order, int layer, int head,
   std::stable_sort(ranked.begin(), ranked.end(),
                    [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
   const double limit = scores[ranked[best - 1]];
-  const double slack = Slack(order.selection.selector, limit, tokens);
+  const double slack =
+      Slack(order.selection.selector, limit, tokens, device_->adapter().score_tolerance());
   for (uint32_t rank = 0; rank < ranked.size(); ++rank) {
     const uint32_t i = ranked[rank];
     const bool kept = !std::binary_search(gone.begin(), gone.end(), positions[i]);

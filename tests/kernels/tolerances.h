@@ -20,6 +20,8 @@ inline constexpr double kBf16KernelError = 1.0 / 128;
 // the same queries and keys. Sums of probabilities, each with the error of an fp32 exponential of a
 // logit of size 20 (see above).
 inline constexpr double kScoreError = 1e-4;
+// Probabilities that pass through bf16 on their way to a slot's score: 2^-9 each.
+inline constexpr double kBf16ScoreError = 1.0 / 128;
 // A query of a codebook is rounded to bf16 after its turn. Cosines that differ in their last bit
 // sometimes make that round the other way: 2^-8 of one channel, 0.004 in a logit at the most. And
 // a backend may round outputs to bf16 before it takes distances from them.

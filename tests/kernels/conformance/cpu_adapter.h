@@ -30,6 +30,7 @@ class CpuAdapter final : public DeviceAdapter {
     std::erase_if(buffers_, [&](const auto& buffer) { return buffer->data() == memory; });
   }
   double attention_tolerance() const override { return kCpuKernelError; }
+  double score_tolerance() const override { return kScoreError; }
 
  private:
   const int threads_;

@@ -30,6 +30,8 @@ class DeviceAdapter {
   // How far an output may be off, as a share of the largest value attended to: the backend's own
   // arithmetic and the rounding of its activation type (tolerances.h).
   virtual double attention_tolerance() const = 0;
+  // Of the attention that a slot received, as a share of it.
+  virtual double score_tolerance() const = 0;
 };
 
 using NewAdapter = std::unique_ptr<DeviceAdapter> (*)();

@@ -48,6 +48,7 @@ class CudaAdapter final : public DeviceAdapter {
     std::erase_if(buffers_, [&](const auto& buffer) { return buffer.data() == memory; });
   }
   double attention_tolerance() const override { return kBf16KernelError; }
+  double score_tolerance() const override { return kBf16ScoreError; }
 
  private:
   std::vector<DeviceArray<uint16_t>> buffers_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A captured step serves every later one: launches depend on the configuration alone, tables lie
 // where they always lie.
+#include <array>
 #include <random>
 
 #include "tests/kernels/cuda/backend_pair.h"
@@ -18,6 +19,19 @@ using GraphTest = GpuTest;
 struct GraphFree {
   void operator()(cudaGraphExec_t graph) const { (void)cudaGraphExecDestroy(graph); }
 };
+using Graph = std::unique_ptr<CUgraphExec_st, GraphFree>;
+
+template <typename Enqueue>
+Graph Capture(cudaStream_t stream, const Enqueue& enqueue) {
+  cudaGraph_t captured = nullptr;
+  EXPECT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+  enqueue();
+  EXPECT_EQ(cudaStreamEndCapture(stream, &captured), cudaSuccess);
+  cudaGraphExec_t made = nullptr;
+  EXPECT_EQ(cudaGraphInstantiate(&made, captured, 0), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(captured), cudaSuccess);
+  return Graph(made);
+}
 
 // The activations of a step's two layers, at addresses that stay.
 struct Activations {
@@ -60,7 +74,7 @@ TEST_F(GraphTest, ACapturedStepReplayedGivesWhatAnUncapturedOneGives) {
     for (uint32_t j = 0; j < kPages; ++j) pages[i].push_back((j * kSequences + i) * page_bytes);
   }
   // Step `n`: some sequences with some rows each; those that filled their group seal it.
-  std::unique_ptr<CUgraphExec_st, GraphFree> graph;
+  Graph graph;
   std::mt19937_64 engine(4);
   std::vector<uint32_t> sealed(kSequences);
   for (int step = 0; step < 40; ++step) {
@@ -78,17 +92,7 @@ TEST_F(GraphTest, ACapturedStepReplayedGivesWhatAnUncapturedOneGives) {
     io.Layers(backend.get());
     ASSERT_EQ(backend->Synchronize(), absl::OkStatus());
     const std::vector<uint16_t> direct = io.out.Read();
-    if (graph == nullptr) {
-      cudaGraph_t captured = nullptr;
-      ASSERT_EQ(cudaStreamBeginCapture(backend->stream(), cudaStreamCaptureModeGlobal),
-                cudaSuccess);
-      io.Layers(backend.get());
-      ASSERT_EQ(cudaStreamEndCapture(backend->stream(), &captured), cudaSuccess);
-      cudaGraphExec_t made = nullptr;
-      ASSERT_EQ(cudaGraphInstantiate(&made, captured, 0), cudaSuccess);
-      graph.reset(made);
-      ASSERT_EQ(cudaGraphDestroy(captured), cudaSuccess);
-    }
+    if (graph == nullptr) graph = Capture(backend->stream(), [&] { io.Layers(backend.get()); });
     io.out.Write(blank);
     ASSERT_EQ(cudaGraphLaunch(graph.get(), backend->stream()), cudaSuccess);
     ASSERT_EQ(backend->Synchronize(), absl::OkStatus());
@@ -107,6 +111,92 @@ TEST_F(GraphTest, ACapturedStepReplayedGivesWhatAnUncapturedOneGives) {
       views[order.sequence].open_count = 0;
       views[order.sequence].open_position += 16;
     }
+  }
+}
+
+// A backend whose sequences are judged by attention, and their host's side.
+class JudgedSequences {
+ public:
+  JudgedSequences() {
+    const CacheShape shape = {.layers = 2, .kv_heads = 2, .head_dim = 128, .slot_scores = true};
+    const uint64_t page_bytes = MakePageLayout(shape, {}).page_bytes;
+    pool_bytes_ = kScores.size() * kPages * page_bytes;
+    backend_ = *NewCudaBackend({.shape = shape,
+                                .query_heads = kQueryHeads,
+                                .pool_bytes = pool_bytes_,
+                                .open_groups = static_cast<uint32_t>(kScores.size()),
+                                .rows_max = kRowsMax},
+                               {});
+    for (uint32_t i = 0; i < kScores.size(); ++i) {
+      auto& pages = pages_.emplace_back();
+      for (uint32_t j = 0; j < kPages; ++j) pages.push_back((i * kPages + j) * page_bytes);
+      views_.push_back({.open_group = i, .slot_score = kScores[i]});
+    }
+  }
+
+  CudaBackend* backend() const { return backend_.get(); }
+  std::vector<uint8_t> Pool() const { return BackendPair::Bytes(*backend_, 0, pool_bytes_); }
+
+  // A step of `count` rows each: `layers` does what is captured.
+  template <typename Layers>
+  void Step(uint32_t count, const Layers& layers) {
+    std::vector<StepRows> rows;
+    for (uint32_t i = 0; i < views_.size(); ++i) {
+      rows.push_back({.sequence = i, .row = i * count, .count = count});
+    }
+    EXPECT_EQ(backend_->BeginStep(views_, rows), absl::OkStatus());
+    layers();
+    for (SequenceView& view : views_) view.open_count += count;
+    if (views_[0].open_count == kGroupTokens) Seal();
+    EXPECT_EQ(backend_->Synchronize(), absl::OkStatus());
+  }
+
+ private:
+  static constexpr std::array<SlotScore, 3> kScores = {SlotScore::kValueNorm, SlotScore::kNone,
+                                                       SlotScore::kAttentionReceived};
+  static constexpr uint32_t kPages = 4;
+
+  void Seal() {
+    ++sealed_;
+    std::vector<SealOrder> orders;
+    for (uint32_t i = 0; i < views_.size(); ++i) {
+      SequenceView& view = views_[i];
+      // What evicts a token a step never needs another page.
+      const uint32_t pages = view.slot_score == SlotScore::kValueNorm ? 1 : sealed_;
+      view.pages[Index(kR)] = absl::MakeConstSpan(pages_[i]).first(pages);
+      orders.push_back({.sequence = i, .thought = kR});
+    }
+    EXPECT_EQ(backend_->Seal(views_, orders), absl::OkStatus());
+    for (SequenceView& view : views_) {
+      view.open_count = 0;
+      view.open_position += kGroupTokens;
+      if (view.slot_score == SlotScore::kValueNorm) view.evict_from = 0;
+    }
+  }
+
+  uint64_t pool_bytes_ = 0;
+  std::unique_ptr<CudaBackend> backend_;
+  std::vector<std::vector<PageOffset>> pages_;
+  std::vector<SequenceView> views_;
+  uint32_t sealed_ = 0;
+};
+
+TEST_F(GraphTest, ACapturedStepScoresAndEvictsAsAnUncapturedOne) {
+  const Activations io;
+  JudgedSequences direct, replayed;
+  Graph graph;
+  for (JudgedSequences* of : {&direct, &replayed}) {
+    of->Step(kGroupTokens - 8, [&] { io.Layers(of->backend()); });
+    of->Step(8, [&] { io.Layers(of->backend()); });
+  }
+  for (int step = 0; step < 3 * kGroupTokens; ++step) {
+    direct.Step(1, [&] { io.Layers(direct.backend()); });
+    replayed.Step(1, [&] {
+      CudaBackend* const backend = replayed.backend();
+      if (graph == nullptr) graph = Capture(backend->stream(), [&] { io.Layers(backend); });
+      EXPECT_EQ(cudaGraphLaunch(graph.get(), backend->stream()), cudaSuccess);
+    });
+    ASSERT_EQ(replayed.Pool(), direct.Pool()) << "step " << step;
   }
 }
 
