@@ -3,12 +3,13 @@
 // position. A radix select, 8 bits at a time; no sort.
 #pragma once
 
+#include "kernels/cuda/residue.cuh"
 #include "kernels/cuda/scored_lanes.cuh"
 #include "kernels/random_score.h"
 
 namespace palimpsest::cuda::anneal {
 
-inline constexpr uint32_t kSelectThreads = 256;
+inline constexpr uint32_t kSelectThreads = kResidueThreads;
 inline constexpr uint64_t kNoKey = ~uint64_t{0};  // of a slot without a token of the segment
 
 // The highest score has the lowest key, of equal scores the lower position; the `recent` newest
@@ -101,6 +102,7 @@ class ComputedKeys {
 struct SelectMemory {
   uint32_t counts[256];
   BinRank found;
+  ResidueMemory residue;
 };
 
 // The `wanted`-th lowest (from 1) of to_number(key) over all keys: kBits wide, distinct. For a
@@ -142,7 +144,8 @@ __device__ void KeepBest(const ScoredLane& lane, const Keys& keys, SelectMemory*
   atomicAdd(&memory->counts[0], own);
   __syncthreads();
   const uint32_t keep = lane.task.keep;
-  if (memory->counts[0] <= keep) return;
+  const uint32_t tokens = memory->counts[0];
+  if (tokens <= keep) return;
 
   const uint32_t recent =
       lane.task.selector == Selector::kMostRecent ? keep : min(lane.task.recent, keep);
@@ -160,11 +163,20 @@ __device__ void KeepBest(const ScoredLane& lane, const Keys& keys, SelectMemory*
   } else {
     last = FindLowest<64>(keys, keep, memory, ranked);
   }
-  keys.ForEach([&](uint32_t i, uint64_t key) {
-    if (keep == 0 || ranked(key) > last) {
-      lane.page(i / kSlotsPerPage).ClearLive(i % kSlotsPerPage);
+  const auto for_each_evicted = [&](const auto& f) {
+    keys.ForEach([&](uint32_t i, uint64_t key) {
+      if (keep == 0 || ranked(key) > last) f(i);
+    });
+  };
+  if (lane.task.residue) {  // before live bits are cleared: keys may be computed from them
+    const uint32_t count = tokens - keep;
+    if (lane.of.pool.head_dim == 64) {
+      LeaveResidue<64>(lane, count, for_each_evicted, &memory->residue);
+    } else {
+      LeaveResidue<128>(lane, count, for_each_evicted, &memory->residue);
     }
-  });
+  }
+  for_each_evicted([&](uint32_t i) { lane.page(i / kSlotsPerPage).ClearLive(i % kSlotsPerPage); });
 }
 
 }  // namespace palimpsest::cuda::anneal

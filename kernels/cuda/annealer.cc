@@ -81,7 +81,8 @@ absl::StatusOr<const PageEntry*> Annealer::Stage(absl::Span<const SequenceView> 
                       .recent = order.selection.recent,
                       .next_position = view.open_position + view.open_count,
                       .open_group = view.open_group,
-                      .selector = order.selection.selector});
+                      .selector = order.selection.selector,
+                      .residue = order.selection.residue});
   }
   KV_ASSIGN_OR_RETURN(const auto copied, staging->End<PageEntry>(0, pages.count(), stream));
   return copied.pages;

@@ -123,7 +123,10 @@ class Attention {
                   item.stage_bytes_16 * 16u, ring_bytes_);
     const uint8_t* open = p_.pool.OpenLane(item.open_group, lane_index);
     WaitForPredecessor();
-    if (item.with_open_group != 0) PrefetchOpenGroup(open);
+    if (item.with_open_group != 0) {
+      Prefetch(open, kOpenLaneBytes);
+      if (p_.pool.residue) Prefetch(p_.pool.Residue(item.open_group, lane_index), kResidueBytes);
+    }
     LoadQueries(item);
     WarpState<kDim> state;
     if (kTraced) BeginTrace(item, item.first_page - p_.trace.first_page);
@@ -135,6 +138,7 @@ class Attention {
     if (kTraced) BeginTrace(item, p_.trace.pages_max + item.row);
     if (item.with_open_group != 0) FoldOpenGroup(open, item, state);
     state.Finish();
+    if (p_.pool.residue && item.with_open_group != 0) FoldResidue(item, lane_index, state);
     if (item.team_size > 1 && !MergeTeam(item, state)) return;
     if (item.part_count > 1 && !MergePair(item, state)) return;
     Write(item, state);
@@ -142,13 +146,14 @@ class Attention {
 
  private:
   static constexpr size_t kOpenLaneBytes = size_t{2} * kGroupTokens * kDim * 2;
+  static constexpr size_t kResidueBytes = (2 * kDim + 4) * sizeof(float);
   static constexpr int kSteps = kDim / 16;
   static constexpr uint32_t kShortRingBytes =
       (kRingBytes - kStateFloat4s<kDim> * static_cast<uint32_t>(sizeof(float4))) / 128 * 128;
 
-  __device__ void PrefetchOpenGroup(const uint8_t* open) const {
-    for (size_t at = lane_ * 128; at < kOpenLaneBytes; at += 32 * 128) {
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(open + at));
+  __device__ void Prefetch(const void* bytes, size_t count) const {
+    for (size_t at = lane_ * 128; at < count; at += 32 * 128) {
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const uint8_t*>(bytes) + at));
     }
   }
 
@@ -261,6 +266,56 @@ class Attention {
       if (slot + 8 * (i / 2) >= tokens) s[i] = -INFINITY;
     }
     Values<Format::kBf16>(values, s, state);
+  }
+
+  // One more key and value, of the weight of all that were evicted. Few numbers, so without tensor
+  // cores and in fp32.
+  __device__ void FoldResidue(const AttendItem& item, uint32_t lane_index,
+                              WarpState<kDim>& state) const {
+    const float* residue = p_.pool.Residue(item.open_group, lane_index);
+    const float count = residue[2 * kDim];
+    if (count == 0.0f) return;
+    const uint32_t g = lane_ / 4, t = lane_ % 4;
+    // Of query g this thread has channels [t * kDim / 4, (t + 1) * kDim / 4).
+    float logit = 0.0f;
+    const auto* keys = reinterpret_cast<const float2*>(residue + t * (kDim / 4));
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t pair = q_.b[step][half];
+        const float2 key = keys[2 * step + half];
+        logit = fmaf(__uint_as_float(pair << 16), key.x, logit);
+        logit = fmaf(__uint_as_float(pair & 0xffff0000u), key.y, logit);
+      }
+    }
+    logit += __shfl_xor_sync(~0u, logit, 1);
+    logit += __shfl_xor_sync(~0u, logit, 2);
+    const float share = 1.0f / count;
+    logit = logit * share * p_.scale_log2 + log2f(count);
+    // The state is of queries 2t and 2t + 1.
+    const float logits[2] = {__shfl_sync(~0u, logit, 8 * t), __shfl_sync(~0u, logit, 8 * t + 4)};
+    float scale[2], weight[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float max = fmaxf(state.max[i], logits[i]);
+      scale[i] = Exp2(state.max[i] - max);
+      weight[i] = Exp2(logits[i] - max);
+      state.max[i] = max;
+    }
+    state.Scale(scale[0], scale[1]);
+    state.sum[0] += weight[0];
+    state.sum[1] += weight[1];
+    weight[0] *= share, weight[1] *= share;
+    const auto* values = reinterpret_cast<const float2*>(residue + kDim + g * (kDim / 8));
+#pragma unroll
+    for (int j = 0; j < kSteps; ++j) {
+      const float2 value = values[j];
+      state.o[j][0] = fmaf(weight[0], value.x, state.o[j][0]);
+      state.o[j][1] = fmaf(weight[1], value.x, state.o[j][1]);
+      state.o[j][2] = fmaf(weight[0], value.y, state.o[j][2]);
+      state.o[j][3] = fmaf(weight[1], value.y, state.o[j][3]);
+    }
   }
 
   __device__ void Write(const AttendItem& item, const WarpState<kDim>& state) const {

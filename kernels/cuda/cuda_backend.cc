@@ -159,7 +159,8 @@ absl::Status CudaBackendImpl::Start() {
                       .kv_heads = shape.kv_heads,
                       .head_dim = shape.head_dim,
                       .query_heads = config.query_heads,
-                      .slot_scores = shape.slot_scores},
+                      .slot_scores = shape.slot_scores,
+                      .residue = shape.residue},
              .layouts = cuda::DeviceLayoutsOf(layout_),
              .faults = faults_.sink(),
              .stream = stream};

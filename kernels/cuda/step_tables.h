@@ -87,6 +87,7 @@ struct DevicePool {
   int head_dim = 0;
   int query_heads = 0;
   bool slot_scores = false;
+  bool residue = false;
 
 #ifdef __CUDACC__
   // `lane`: layer * kv_heads + kv_head. K of 16 tokens, then V; and the tokens' scores, where there
@@ -98,6 +99,13 @@ struct DevicePool {
   __device__ float* OpenScores(uint32_t open_group, uint32_t lane) const {
     const auto lanes = static_cast<uint32_t>(layers * kv_heads);
     return reinterpret_cast<float*>(OpenLane(open_group, lanes)) + lane * kGroupTokens;
+  }
+  // Sums of K [head_dim] and of V [head_dim] of what was evicted, and how many that were: a
+  // multiple of 16 bytes a lane (OpenGroupResidueOffset). REQUIRES: CacheShape::residue.
+  __device__ float* Residue(uint32_t open_group, uint32_t lane) const {
+    const auto lanes = static_cast<uint32_t>(layers * kv_heads);
+    return OpenScores(open_group, slot_scores ? lanes : 0) +
+           size_t{lane} * (2 * static_cast<uint32_t>(head_dim) + 4);
   }
 #endif
 };
