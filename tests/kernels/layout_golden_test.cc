@@ -223,5 +223,30 @@ TEST(PageGolden, OffsetsAndSizesWithScoresAreFixedForThreeModels) {
   ExpectGolden("layout_offsets_scores.txt", text);
 }
 
+TEST(PageGolden, OffsetsAndSizesOfResiduesAreFixedForThreeModels) {
+  std::string text =
+      "# Open groups with residues, bytes: in all, a lane's residue, that of layer 1 and KV head "
+      "1;\n"
+      "# the same two where there are scores too. Pages are not touched.\n";
+  for (const Model& model : kModels) {
+    CacheShape shape = model.shape;
+    shape.residue = true;
+    EXPECT_EQ(MakePageLayout(shape, {}).page_bytes, MakePageLayout(model.shape, {}).page_bytes);
+    absl::StrAppendFormat(&text, "%-16s%10d%8d%10d", model.name, OpenGroupBytes(shape),
+                          ResidueLaneBytes(shape), OpenGroupResidueOffset(shape, 1, 1));
+    for (const bool scores : {false, true}) {
+      shape.slot_scores = scores;
+      CacheShape without = shape;
+      without.residue = false;
+      EXPECT_EQ(OpenGroupResidueOffset(shape, 0, 0), OpenGroupBytes(without));
+      EXPECT_EQ(OpenGroupResidueOffset(shape, shape.layers, 0), OpenGroupBytes(shape));
+      EXPECT_EQ(OpenGroupResidueOffset(shape, 1, 1) % 16, 0u);
+    }
+    absl::StrAppendFormat(&text, "%10d%10d\n", OpenGroupBytes(shape),
+                          OpenGroupResidueOffset(shape, 1, 1));
+  }
+  ExpectGolden("layout_offsets_residue.txt", text);
+}
+
 }  // namespace
 }  // namespace palimpsest

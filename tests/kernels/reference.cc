@@ -34,7 +34,9 @@ Vector Softmax(Vector x) {
 
 Vector AttentionWeights(const Vector& q, const std::vector<Token>& tokens, double scale) {
   Vector logits;
-  for (const Token& token : tokens) logits.push_back(scale * Dot(q, token.k));
+  for (const Token& token : tokens) {
+    logits.push_back(scale * Dot(q, token.k) + std::log(token.count));
+  }
   return Softmax(logits);
 }
 

@@ -16,6 +16,7 @@ struct Token {
   uint32_t position = 0;
   Vector k;
   Vector v;
+  double count = 1.0;  // so many of these there are: a key that attention meets as often
 };
 
 // softmax(scale q · K): how much `q` attends to each of `tokens`.

@@ -100,6 +100,28 @@ std::vector<reference::Token> ModelSequence::Visible(int layer, int head, size_t
   return tokens;
 }
 
+std::vector<reference::Token> ModelSequence::Attended(int layer, int head, size_t open) {
+  std::vector<reference::Token> tokens = Visible(layer, head, open);
+  const Residue& residue = lane(layer, head).residue;
+  if (residue.count > 0) tokens.push_back(residue.Mean());
+  return tokens;
+}
+
+void ModelSequence::Residue::Add(const ModelToken& token) {
+  k.resize(token.stored_k.size());
+  v.resize(token.stored_v.size());
+  for (size_t c = 0; c < k.size(); ++c) k[c] += token.stored_k[c];
+  for (size_t c = 0; c < v.size(); ++c) v[c] += token.stored_v[c];
+  ++count;
+}
+
+reference::Token ModelSequence::Residue::Mean() const {
+  reference::Token mean{.k = k, .v = v, .count = count};
+  for (double& x : mean.k) x /= count;
+  for (double& x : mean.v) x /= count;
+  return mean;
+}
+
 void ModelSequence::CompareRow(int layer, uint32_t index, const float* q, const float* out) {
   const int dim = shape_.head_dim;
   const int group = device_->query_heads() / shape_.kv_heads;
@@ -107,14 +129,15 @@ void ModelSequence::CompareRow(int layer, uint32_t index, const float* q, const 
   double allowed = 0;
   for (int head = 0; head < device_->query_heads(); ++head, q += dim, out += dim) {
     if (head % group == 0) {
-      tokens = Visible(layer, head / group, open_count_ + index + 1);
+      tokens = Attended(layer, head / group, open_count_ + index + 1);
       double largest = 0;
       for (const auto& token : tokens) {
         for (const double v : token.v) largest = std::max(largest, std::fabs(v));
       }
-      allowed = device_->adapter().attention_tolerance() * largest;
+      allowed = (device_->adapter().attention_tolerance() + attention_error_) * largest;
     }
-    const auto exact = reference::Attention({q, q + dim}, tokens, device_->scale());
+    const std::vector<float> query = Rotated({q, q + dim});
+    const auto exact = reference::Attention({query.begin(), query.end()}, tokens, device_->scale());
     double error = 0;
     for (int c = 0; c < dim; ++c) {
       const double difference = std::fabs(out[c] - exact[c]);
@@ -126,9 +149,17 @@ void ModelSequence::CompareRow(int layer, uint32_t index, const float* q, const 
 }
 
 float ModelSequence::NextKey(uint32_t position, size_t channel) {
-  if (!alike_keys_) return random_.Next(1.0f);
-  Bf16Gaussian family(1000 * (position % 4) + channel);
-  return Bf16ToFloat(FloatToBf16(family.Next(1.0f) + random_.Next(1.0f)));
+  const float own = random_.Next(1.0f);
+  const std::vector<float>& family = key_families_[position % key_families_.size()];
+  return family.empty() ? own : Bf16ToFloat(FloatToBf16(family[channel] + own));
+}
+
+void ModelSequence::DrawAlikeKeys() {
+  for (size_t i = 0; i < key_families_.size(); ++i) {
+    Bf16Gaussian family(i);
+    key_families_[i].resize(static_cast<size_t>(shape_.kv_heads) * shape_.head_dim);
+    for (float& x : key_families_[i]) x = family.Next(1.0f);
+  }
 }
 
 void ModelSequence::ForgetOpenGroup() {
@@ -136,6 +167,7 @@ void ModelSequence::ForgetOpenGroup() {
     for (reference::Vector& q : newest) q.assign(q.size(), 0.0);
   }
   for (Lane& of : lanes_) {
+    of.residue = {};
     for (ModelToken& token : of.open) {
       for (auto* x : {&token.k, &token.v}) x->assign(x->size(), 0.0f);
       for (auto* x : {&token.stored_k, &token.stored_v}) x->assign(x->size(), 0.0);

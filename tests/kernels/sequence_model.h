@@ -45,6 +45,9 @@ class TestDevice {
   PageOffset next_page_ = 0;
 };
 
+// Queries as large as those that sequences draw.
+std::shared_ptr<const QueryCodebook> RandomCodebook(const BackendConfig& config, uint32_t queries);
+
 // Random numbers that bf16 holds exactly.
 class Bf16Gaussian {
  public:
@@ -93,15 +96,19 @@ class ModelSequence {
   }
   SparsityPair Sparsity(int layer) { return SparsityTogether(device_, {this}, {0}, layer)[0]; }
   // Without comparing (slow over long histories) Step only runs the backend. Not compared either
-  // where keys are rotated: rotation_conformance.cc does.
-  void compare_attention(bool on) { compare_attention_ = on; }
+  // where keys are rotated, unless asked for (and `error`, a share of the largest value, is allowed
+  // besides the backend's own): rotation_conformance.cc does.
+  void compare_attention(bool on, double error = 0.0) {
+    compare_attention_ = on;
+    attention_error_ = error;
+  }
   // Of the queries drawn: the larger, the fewer tokens get all attention. 2 at first.
   void query_deviation(float deviation) { query_deviation_ = deviation; }
   // Keys from now on are of four families of like ones, whose cosines lie around 1 / 2.
-  void DrawAlikeKeys() { alike_keys_ = true; }
+  void DrawAlikeKeys();
   // Of the values drawn. 1 at first.
   void value_deviation(float deviation) { value_deviation_ = deviation; }
-  // The backend's open group was zeroed.
+  // The backend's open group was zeroed, and with it the residue and the newest queries.
   void ForgetOpenGroup();
   // From the next step on one of the tokens at `position` or later is evicted in each
   // (kNoEviction: none), and checked to be the right one.
@@ -109,7 +116,9 @@ class ModelSequence {
   // Seals the open group, with new pages as needed, and compares every byte.
   void Seal(Thought thought);
   // Anneals and compares the survivors with the model's own choice.
-  void Anneal(const AnnealOrder& order);
+  void Anneal(const AnnealOrder& order) { AnnealTogether({&order, 1}); }
+  // The same in one call. REQUIRES: orders for different classes.
+  void AnnealTogether(absl::Span<const AnnealOrder> orders);
   // Live tokens of one lane and class; equal for all lanes, or a test failure.
   uint32_t LiveCount(Thought thought) const;
   // Of one lane and class, ascending.
@@ -139,9 +148,17 @@ class ModelSequence {
     reference::Token Seen() const { return {position, stored_k, stored_v}; }
   };
   using Slots = std::vector<std::optional<ModelToken>>;  // 16 a page, block-table order
+  // Of what anneals evicted.
+  struct Residue {
+    reference::Vector k, v;  // sums
+    double count = 0;
+    void Add(const ModelToken& token);
+    reference::Token Mean() const;
+  };
   struct Lane {
     std::array<Slots, kThoughtCount> classes;
     std::vector<ModelToken> open;
+    Residue residue;
   };
 
   Lane& lane(int layer, int head) { return lanes_[layer * shape_.kv_heads + head]; }
@@ -150,6 +167,8 @@ class ModelSequence {
   // Live tokens in pages, then the first `open` of the open group.
   std::vector<ModelToken*> VisibleTokens(int layer, int head, size_t open);
   std::vector<reference::Token> Visible(int layer, int head, size_t open);
+  // And the residue, last, if there is any: what attention is over.
+  std::vector<reference::Token> Attended(int layer, int head, size_t open);
   std::vector<reference::Vector> GroupQueries(const float* q, int head) const;
   // Of one lane of a class, in order of position.
   std::vector<ModelToken*> SegmentTokens(const AnnealOrder& order, int layer, int head);
@@ -164,9 +183,10 @@ class ModelSequence {
   // Of the segment's tokens, but the `recent` newest.
   reference::Vector Scores(const AnnealOrder& order, int layer, int head, uint32_t recent);
   reference::Vector AnticipatedScores(const AnnealOrder& order, int layer, int head);
-  // Removes what the backend has removed from a class. Returns the positions.
+  // Removes what the backend has removed from a class, into `residue` unless that is null. Returns
+  // the positions.
   std::vector<uint32_t> TakeOver(Thought thought, int layer, int head,
-                                 const std::vector<uint8_t>& pool);
+                                 const std::vector<uint8_t>& pool, Residue* residue = nullptr);
 
   // What the step's row, [query_heads, head_dim], does to scores and, where asked for, to tokens.
   void JudgeTokens(int layer, const float* q);
@@ -194,9 +214,10 @@ class ModelSequence {
   // The newest queries of each (layer, query head), oldest first.
   std::vector<std::deque<reference::Vector>> queries_;
   bool compare_attention_ = true;
+  double attention_error_ = 0.0;
   float query_deviation_ = 2.0f;
   float value_deviation_ = 1.0f;
-  bool alike_keys_ = false;
+  std::array<std::vector<float>, 4> key_families_;  // a row's width each; or empty
   uint32_t evict_from_ = kNoEviction;
   uint32_t open_count_ = 0;
   uint32_t open_position_ = 0;

@@ -35,6 +35,23 @@ double Slack(Selector selector, double score, size_t tokens, double received) {
 
 }  // namespace
 
+std::shared_ptr<const QueryCodebook> RandomCodebook(const BackendConfig& config, uint32_t queries) {
+  auto book = std::make_shared<QueryCodebook>();
+  book->layers = config.shape.layers;
+  book->query_heads = config.query_heads;
+  book->head_dim = config.shape.head_dim;
+  book->queries = queries;
+  Bf16Gaussian random(41);
+  const size_t values = size_t{queries} * book->layers * book->query_heads * book->head_dim;
+  for (size_t i = 0; i < values; ++i) book->data.push_back(FloatToBf16(random.Next(1.5f)));
+  for (int c = 0; c < book->head_dim / 2; ++c) {
+    book->inverse_frequencies.push_back(
+        static_cast<float>(std::pow(10000.0, -2.0 * c / book->head_dim)));
+  }
+  book->attention_factor = 1.125f;
+  return book;
+}
+
 std::vector<float> ModelSequence::Rotated(std::vector<float> head) const {
   if (!device_->config().rotate_keys) return head;
   Hadamard(absl::MakeSpan(head));
@@ -66,7 +83,7 @@ void ModelSequence::JudgeTokens(int layer, const float* q) {
   std::vector<std::pair<uint32_t, double>> candidates;  // of the layer: position, score
   for (int head = 0; head < shape_.kv_heads; ++head) {
     const std::vector<ModelToken*> tokens = VisibleTokens(layer, head, open_count_ + 1);
-    const std::vector<reference::Token> seen = Visible(layer, head, open_count_ + 1);
+    const std::vector<reference::Token> seen = Attended(layer, head, open_count_ + 1);
     reference::Vector masses(tokens.size(), 0.0);
     for (const reference::Vector& query : GroupQueries(q, head)) {
       const reference::Vector weights = reference::AttentionWeights(query, seen, device_->scale());
@@ -109,7 +126,7 @@ void ModelSequence::CheckEviction(int layer,
 }
 
 std::vector<uint32_t> ModelSequence::TakeOver(Thought thought, int layer, int head,
-                                              const std::vector<uint8_t>& pool) {
+                                              const std::vector<uint8_t>& pool, Residue* residue) {
   const PageLayout layout = MakePageLayout(shape_, formats_.of(thought));
   std::vector<uint32_t> gone;
   Slots& slots = lane(layer, head).classes[Index(thought)];
@@ -119,6 +136,7 @@ std::vector<uint32_t> ModelSequence::TakeOver(Thought thought, int layer, int he
     const bool live = ((mask[0] | mask[1] << 8) >> s % kSlotsPerPage & 1) != 0;
     if (!slots[s] || live) continue;
     gone.push_back(slots[s]->position);
+    if (residue != nullptr) residue->Add(*slots[s]);
     slots[s].reset();
   }
   return gone;
@@ -264,7 +282,9 @@ void ModelSequence::AnnealByScore(const AnnealOrder& order, int layer, int head,
   const reference::Vector scores =
       choice ? Scores(order, layer, head, recent) : reference::Vector(tokens - recent, 0.0);
 
-  std::vector<uint32_t> gone = TakeOver(order.thought, layer, head, pool);
+  std::vector<uint32_t> gone =
+      TakeOver(order.thought, layer, head, pool,
+               order.selection.residue ? &lane(layer, head).residue : nullptr);
   std::sort(gone.begin(), gone.end());
   ASSERT_EQ(gone.size(), tokens - keep) << "layer " << layer << " head " << head;
   for (const uint32_t position : gone) {
@@ -285,23 +305,26 @@ void ModelSequence::AnnealByScore(const AnnealOrder& order, int layer, int head,
     const bool kept = !std::binary_search(gone.begin(), gone.end(), positions[i]);
     if (kept == (rank < best)) continue;
     const double off = std::fabs(scores[i] - limit);
-    ASSERT_TRUE(off > 0 && off <= slack)
+    // Of equal scores the earlier stays: so no token stays that ties with the last that should.
+    ASSERT_TRUE((off > 0 || !kept) && off <= slack)
         << "layer " << layer << " head " << head << " position " << positions[i] << " of score "
         << scores[i] << " was " << (kept ? "kept" : "dropped") << "; the last to stay has "
         << limit;
   }
 }
 
-void ModelSequence::Anneal(const AnnealOrder& order) {
+void ModelSequence::AnnealTogether(absl::Span<const AnnealOrder> orders) {
   const SequenceView view = View();
-  ASSERT_EQ(device_->backend().Anneal({&view, 1}, {&order, 1}), absl::OkStatus());
+  ASSERT_EQ(device_->backend().Anneal({&view, 1}, orders), absl::OkStatus());
   const std::vector<uint8_t> pool = device_->ReadPages();
-  for (int layer = 0; layer < shape_.layers; ++layer) {
-    if (!ByScore(order.selection.selector)) {
-      AnnealByMedoids(order, layer);
-      continue;
+  for (const AnnealOrder& order : orders) {
+    for (int layer = 0; layer < shape_.layers; ++layer) {
+      if (!ByScore(order.selection.selector)) {
+        AnnealByMedoids(order, layer);
+        continue;
+      }
+      for (int head = 0; head < shape_.kv_heads; ++head) AnnealByScore(order, layer, head, pool);
     }
-    for (int head = 0; head < shape_.kv_heads; ++head) AnnealByScore(order, layer, head, pool);
   }
   ComparePages();
 }

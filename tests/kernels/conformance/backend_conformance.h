@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every Backend must do. A backend joins by compiling backend_conformance.cc,
-// rotation_conformance.cc, selector_conformance.cc and slot_score_conformance.cc into its test and
+// What every Backend must do. A backend joins by compiling *_conformance.cc into its test and
 //
 //   INSTANTIATE_TEST_SUITE_P(Cpu, BackendConformance,
 //                            ConformanceCases(+[] { ...make a DeviceAdapter... }),

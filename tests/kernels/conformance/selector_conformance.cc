@@ -2,11 +2,9 @@
 // Selectors by which every lane chooses for itself, and what becomes of a cache whose lanes hold
 // different tokens.
 #include <bit>
-#include <cmath>
 #include <functional>
 #include <vector>
 
-#include "kernels/cpu/codec.h"
 #include "tests/kernels/conformance/backend_conformance.h"
 
 namespace palimpsest {
@@ -34,24 +32,6 @@ AnnealOrder KeepOf(const ModelSequence& sequence, uint32_t keep, Selection selec
 
 bool PowerOfTwo(const CacheShape& shape) {
   return std::has_single_bit(static_cast<uint32_t>(shape.head_dim));
-}
-
-// Queries as large as those that sequences draw, a few of a head alike.
-std::shared_ptr<const QueryCodebook> RandomCodebook(const BackendConfig& config, uint32_t queries) {
-  auto book = std::make_shared<QueryCodebook>();
-  book->layers = config.shape.layers;
-  book->query_heads = config.query_heads;
-  book->head_dim = config.shape.head_dim;
-  book->queries = queries;
-  Bf16Gaussian random(41);
-  const size_t values = size_t{queries} * book->layers * book->query_heads * book->head_dim;
-  for (size_t i = 0; i < values; ++i) book->data.push_back(FloatToBf16(random.Next(1.5f)));
-  for (int c = 0; c < book->head_dim / 2; ++c) {
-    book->inverse_frequencies.push_back(
-        static_cast<float>(std::pow(10000.0, -2.0 * c / book->head_dim)));
-  }
-  book->attention_factor = 1.125f;
-  return book;
 }
 
 TEST_P(BackendConformance, TheNewestTokensStayWhateverTheirScore) {
