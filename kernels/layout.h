@@ -161,8 +161,7 @@ constexpr PageLayout MakePageLayout(const CacheShape& shape, PageFormat format) 
 // An open group: up to 16 tokens not yet quantised.
 //   [layer][kv_head] { K [16][D] bf16, V [16][D] bf16 }
 //   [layer][kv_head] scores[16] f32, only where CacheShape::slot_scores
-//   [layer][kv_head] { sum of K [D] f32, sum of V [D] f32, how many [4] f32, the last three unused
-//   }
+//   [layer][kv_head] { sum of K [D] f32, sum of V [D] f32, how many [4] f32, of which the first }
 //                    only where CacheShape::residue: of what anneals evicted
 constexpr size_t OpenGroupLaneBytes(const CacheShape& shape) {
   return 2 * static_cast<size_t>(kGroupTokens) * shape.head_dim * 2;
