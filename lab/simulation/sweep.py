@@ -34,6 +34,7 @@ from .network import Network
 from .spec import Spec, read_spec, to_line
 
 _LAB = pathlib.Path(__file__).resolve().parents[1]
+_REASONER = _LAB / "reasoner" / "model"
 _PROBLEMS = _LAB / "reasoner" / "problems"
 _TEXTS = _LAB / "likelihood"
 _TOGETHER = 8  # texts: runs beside one full run
@@ -106,7 +107,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="simulation.sweep", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=pathlib.Path)
-    parser.add_argument("--model", type=pathlib.Path, default=_LAB / "reasoner" / "model",
+    parser.add_argument("--model", type=pathlib.Path, default=_REASONER,
                         help="a Hugging Face folder; by default the reasoner")
     parser.add_argument("--codebook", type=pathlib.Path,
                         help="a file of `palimpsest calibrate`, instead of sampling")
@@ -123,7 +124,8 @@ def main() -> int:
         return 2
     network = Network(args.model, args.device)
     device = torch.cuda.get_device_name() if args.device == "cuda" else args.device
-    show({"sweep": args.sweep.name, "simulation": "teacher-forced", "model": args.model.name,
+    model = "reasoner" if args.model == _REASONER else args.model.name
+    show({"sweep": args.sweep.name, "simulation": "teacher-forced", "model": model,
           "device": device, "torch": torch.__version__, "taken": str(datetime.date.today())})
     if sweep["judge"] == "chains":
         run_chains(network, sweep, specs, args.codebook)
