@@ -79,11 +79,15 @@ class Session {
   absl::Status Run() {
     KV_RETURN_IF_ERROR(Build());
     size_t next = 0;
+    uint32_t prefill_steps = 0;  // until the unit that started last has read its prompt
     while (next < units_.size() || !active_.empty()) {
-      // A unit starts when it can as a whole, for its chains must stay side by side; and one at a
-      // time, which bounds the rows of a step.
-      if (next < units_.size() && active_.size() + units_[next].chains() <= batch_) {
+      // A unit starts when it can as a whole, for its chains must stay side by side; and no two
+      // read their prompts at once, which bounds the rows of a step.
+      if (prefill_steps > 0) --prefill_steps;
+      if (prefill_steps == 0 && next < units_.size() &&
+          active_.size() + units_[next].chains() <= batch_) {
         KV_RETURN_IF_ERROR(Start(units_[next++]));
+        prefill_steps = (options_.prompt_tokens + kGroupTokens - 1) / kGroupTokens;
       }
       KV_RETURN_IF_ERROR(engine_->Step().status());
       KV_RETURN_IF_ERROR(error_);

@@ -135,6 +135,37 @@ TEST(LikelihoodRunTest, WhatElseIsInTheBatchDoesNotMatter) {
   }
 }
 
+TEST(LikelihoodRunTest, ManyTextsAtOnceAreReadAsEachAlone) {
+  LikelihoodOptions options = Options(kTiny);
+  options.prompt_tokens = 40;  // read in three steps
+  const std::vector<GridPoint> points = {Point("window", 64), Point("random", 32),
+                                         Point("full", 0, "fp8")};
+  std::vector<LikelihoodText> texts;
+  for (const size_t tokens : {120u, 90u, 150u, 60u, 100u}) {
+    texts.push_back(RandomText(options.source.config, tokens));
+  }
+  std::vector<LikelihoodJob> jobs;
+  for (const LikelihoodText& text : texts) {
+    jobs.push_back({&text, {&points[0], &points[1], &points[2]}});
+  }
+  std::map<std::pair<const LikelihoodText*, const GridPoint*>, std::string> together;
+  const absl::Status status = CompareCaches(
+      options, jobs,
+      [&](const LikelihoodJob& job, const GridPoint& point, const PointResult& result) {
+        together[{job.text, &point}] = ToJsonLine(result);
+        return absl::OkStatus();
+      },
+      [](uint64_t) { return absl::OkStatus(); });
+  ASSERT_TRUE(status.ok()) << status;
+  for (const LikelihoodText& text : texts) {
+    const std::vector<PointResult> alone = ReadWith(options, text, points);
+    for (size_t i = 0; i < points.size(); ++i) {
+      const std::string line = together[{&text, &points[i]}];
+      EXPECT_EQ(line, ToJsonLine(alone[i]));
+    }
+  }
+}
+
 TEST(LikelihoodRunTest, ABudgetInBytesComesToAboutThoseBytes) {
   const LikelihoodOptions options = Options(kTiny);
   const LikelihoodText text = RandomText(options.source.config, 500);
