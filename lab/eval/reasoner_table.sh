@@ -41,7 +41,7 @@ run() {
 report() {
   local name=$1 results=$2 folder
   folder=$(mktemp -d)
-  trap 'rm -rf "$folder"' EXIT
+  trap "rm -rf '$folder'" EXIT
   "$PALIMPSEST_BIN/palimpsest" eval --no-run --out "$results" --pictures "$folder" --format json \
     > "bench/results/$name.jsonl"
   mkdir -p docs/pictures
