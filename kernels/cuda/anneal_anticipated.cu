@@ -5,7 +5,7 @@
 //   gather     pages -> books of bf16; keys turned back to position 0
 //   outputs    attention of the codebook over the lane's tokens
 //   removal    by how much outputs would move without a token, the largest over queries
-//   select     the best stay (anneal_select.h)
+//   select     the best stay (anneal_select_launch.h)
 //
 // Work of a lane with n tokens and Q queries (of all heads of its group): 8 n Q D operations by
 // tensor cores, half of them for the outputs. An 8B model with C = 256 queries a head and n =

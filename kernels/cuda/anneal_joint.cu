@@ -6,7 +6,7 @@
 //   keys      pages -> books of bf16, norms, sums of normalised keys
 //   similar   products: of keys with keys (joint_similar.cuh) and with the newest queries
 //   score     softmaxes, pooling, what is forgiven
-//   select    the best stay (anneal_select.h)
+//   select    the best stay (anneal_select_launch.h)
 //
 // Work of a lane of n tokens: at most 2 n^2 D operations by tensor cores, for an 8B model with
 // 1,152 tokens 0.34 GFLOP, 87 GFLOP a sequence; less where tokens find something similar among the

@@ -2,9 +2,9 @@
 // kDim / 16 neighbouring threads a head of a row, each with 8 channels and the 8 that RoPE pairs
 // them with: two 16-byte loads, two 16-byte stores, everything between in registers.
 //
-// Bytes of a row and layer: q, k and v once in, once out (q twice, where a sequence keeps its newest
-// queries); 4 * kDim of the RoPE table, from L2 for
-// all heads but one. At decode sizes the launch costs more than the bytes.
+// Bytes of a row and layer: q, k and v once in, once out (q twice where a sequence keeps its
+// newest queries); 4 * kDim of the RoPE table, from L2 for all heads but one. At decode sizes the
+// launch costs more than the bytes.
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/append.h"

@@ -38,7 +38,7 @@ uint32_t PutRows(absl::Span<const SequenceView> sequences, absl::Span<const Step
       const uint32_t slot = view.open_count + j;
       to[rows[i].row + j] = {.open_group = view.open_group,
                              .slot = static_cast<uint16_t>(slot),
-                             // Of a step's rows only the last have room, each in a place of its own.
+                             // Only the last of a step's rows have room, each in its own place.
                              .keeps_query = view.keeps_queries && j + window >= rows[i].count,
                              .position = view.open_position + slot,
                              .sequence = i};
