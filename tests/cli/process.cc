@@ -35,7 +35,7 @@ std::string Folder() {
 }
 
 std::string SimulatedPrograms() {
-  const std::string folder = Folder() + "/bin";
+  std::string folder = Folder() + "/bin";
   if (std::filesystem::create_directory(folder)) {
     for (const char* const name : {"palimpsest-decode", "palimpsest-kvstore"}) {
       std::filesystem::create_symlink(SIMULATED_WORKER, folder + "/" + name);

@@ -73,7 +73,7 @@ class Eval {
     for (const std::string& note : inputs_.notes) progress_.Note(note);
     KV_RETURN_IF_ERROR(results_.Open(settings_.out, inputs_.header));
     for (const EvalPoint& point : points_) KV_RETURN_IF_ERROR(results_.AddPoint(point));
-    const absl::Status status = RunGroups();
+    absl::Status status = RunGroups();
     progress_.End();
     if (absl::IsCancelled(status)) {
       progress_.Note(absl::StrCat(results_.records().size(), " chains are ",

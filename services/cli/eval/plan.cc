@@ -34,7 +34,7 @@ absl::StatusOr<Selection> SelectionOf(const PolicySpec& spec) {
 absl::StatusOr<std::string> FindProblems(const std::string& path) {
   std::error_code error;
   if (std::filesystem::exists(path, error)) return path;
-  const absl::StatusOr<std::string> shipped = FindShipped(path, "--problems FILE");
+  absl::StatusOr<std::string> shipped = FindShipped(path, "--problems FILE");
   if (shipped.ok()) return shipped;
   return absl::NotFoundError(absl::StrCat("--problems ", Escaped(path), ": no such file"));
 }
@@ -203,6 +203,7 @@ std::vector<WorkerGroup> GroupPoints(const std::vector<EvalPoint>& points) {
     }
   }
   std::vector<WorkerGroup> list;
+  list.reserve(groups.size());
   for (auto& [needs, group] : groups) list.push_back(std::move(group));
   return list;
 }

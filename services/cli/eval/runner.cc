@@ -239,7 +239,7 @@ uint64_t SeedOf(uint64_t seed, const std::string& problem, uint32_t sample) {
 absl::Status RunEvalChains(EventLoop* loop, const Clock* clock, WorkerClient* worker,
                            const Tokenizer& tokenizer, const EvalPlan& plan,
                            const EvalHandlers& handlers) {
-  const absl::Status status = Runner(loop, clock, worker, tokenizer, plan, handlers).Run();
+  absl::Status status = Runner(loop, clock, worker, tokenizer, plan, handlers).Run();
   worker->Cancel();
   return status;
 }

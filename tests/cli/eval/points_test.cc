@@ -16,7 +16,7 @@ using testing::HasSubstr;
 
 constexpr CacheShape kReasoner = {.layers = 8, .kv_heads = 2, .head_dim = 64};
 constexpr CacheCosts kCosts = {.shape = kReasoner, .query_heads = 4};
-const std::vector<ChainLength> kChains = {{10, 1200}, {10, 4000}, {12, 9000}};
+constexpr ChainLength kChains[] = {{10, 1200}, {10, 4000}, {12, 9000}};
 
 std::vector<std::string> Labels(const PointChoice& choice) {
   const auto points = MakePoints(choice);

@@ -86,7 +86,7 @@ TEST_F(ResultsTest, TheGridMayGrow) {
 
 TEST_F(ResultsTest, RecordsOfSomethingElseAreRefusedByName) {
   Fill();
-  const auto refusal = [this](EvalHeader header) {
+  const auto refusal = [this](const EvalHeader& header) {
     EvalResults results;
     const absl::Status status = results.Open(path_, header);
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
