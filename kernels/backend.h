@@ -54,7 +54,7 @@ struct SequenceView {
   // LongFlow (arXiv 2603.11504), with kValueNorm: in this step every layer's Attend evicts one of
   // the layer's live sealed tokens at this position or later: that of the least probability x L1
   // norm of V, summed over query heads; of equal ones the earliest. It is attended to once more.
-  // There must be one; all KV heads of a layer hold the same tokens.
+  // There must be one; all KV heads of a layer hold the same tokens, in the same slots.
   uint32_t evict_from = kNoEviction;
 };
 
