@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reasoner's judge: what share of its chains stays exact, every next token the likeliest one.
 
-Every token of a chain is determined (lab/reasoner), so one token that is not the argmax is an error.
-The right token is fed all the same: an error is counted, not lived with.
+Every token of a chain is determined (lab/reasoner), so one token that is not the argmax is an
+error. The right token is fed all the same: an error is counted, not lived with.
 """
 from __future__ import annotations
 

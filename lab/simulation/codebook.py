@@ -2,8 +2,9 @@
 """Queries that stand for those to come: sampled before RoPE with the full cache, then clustered; or
 those of a file that `palimpsest calibrate` has made.
 
-The sampling is the simulation's own and simpler than the project's (docs/calibration.md): some tokens
-of every block, k-means from a random start, each centroid replaced by the nearest query of all.
+The sampling is the simulation's own and simpler than the project's (docs/calibration.md): some
+tokens of every block, k-means from a random start, each centroid replaced by the nearest query of
+all.
 """
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ class Lanes:
         self.values: torch.Tensor | None = None
         self.positions: torch.Tensor | None = None
         self.received: torch.Tensor | None = None  # attention, for the policies that score by it
-        self.newest: torch.Tensor | None = None  # queries after RoPE [batch, KV heads, group, n, dim]
-        self.past: torch.Tensor | None = None  # sampled queries before RoPE, same shape
+        # Queries [batch, KV heads, group, n, dim]: the newest after RoPE, sampled ones before.
+        self.newest: torch.Tensor | None = None
+        self.past: torch.Tensor | None = None
         self.residue = Residue()
 
     @property

@@ -70,7 +70,8 @@ class Network:
     def read(self, tokens: torch.Tensor, attend: Attend) -> torch.Tensor:
         """tokens [batch, n] -> what the head reads, [batch, n, width]."""
         batch, count = tokens.shape
-        split = [heads * self.head_dim for heads in (self.query_heads, self.kv_heads, self.kv_heads)]
+        heads = (self.query_heads, self.kv_heads, self.kv_heads)
+        split = [count_of * self.head_dim for count_of in heads]
         x = self.embedding[tokens]
         for layer, w in enumerate(self.weights):
             qkv = self.norm(x, w["norm"]) @ w["qkv"].T

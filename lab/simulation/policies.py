@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How policies score the live tokens of a layer: [batch, KV heads, live], the larger the dearer.
 
-`anticipate` asks, for queries that stand for those to come, what each token is worth to them. With p
-its attention probability, v its value and o = sum p v the query's output:
+`anticipate` asks, for queries that stand for those to come, what each token is worth to them. With
+p its attention probability, v its value and o = sum p v the query's output:
 
     probability        p
     value_norm         p |v|

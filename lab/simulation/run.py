@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One policy over a batch of texts of which every token is given: BLOCK tokens at a time.
 
-Each block attends to the cache as it is and, causally, to itself in bf16; then it joins the cache in
-its formats, and when `interval` tokens have passed each lane selects what stays. So keys and values
-are those that the network computes under compression.
+Each block attends to the cache as it is and, causally, to itself in bf16; then it joins the cache
+in its formats, and when `interval` tokens have passed each lane selects what stays. So keys and
+values are those that the network computes under compression.
 """
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Run:
         integers = torch.arange(self.next, self.next + count, device=device)
         positions = integers.float()
         causal = torch.full((count, count), float("-inf"), device=device).triu(1)
-        hidden = self.network.read(
-            tokens, lambda layer, q, k, v: self._attend(layer, q, k, v, positions, integers, causal))
+        hidden = self.network.read(tokens, lambda layer, q, k, v: self._attend(
+            layer, q, k, v, positions, integers, causal))
         self.next += count
         self.since += count
         self._live_sum += (self.lanes[0].count - count / 2) * count

@@ -2,8 +2,8 @@
 """Sparsity of attention at every step of a chain, with the full cache.
 
 As MeasureSparsity has it (kernels/backend.h, ThinKV appendix C.2): logits of all query heads, max
-over the heads of a KV group, softmax over the keys so far, mean over KV heads; then the share of keys
-whose weight is below 1 % of the largest.
+over the heads of a KV group, softmax over the keys so far, mean over KV heads; then the share of
+keys whose weight is below 1 % of the largest.
 """
 from __future__ import annotations
 

@@ -52,13 +52,14 @@ def fit(x: np.ndarray, kinds: np.ndarray, ordered: bool) -> Thresholds:
     else:
         right = parts.max(-1).sum(0)
     best = int(right.argmax())
-    answers = tuple(range(3)) if ordered else tuple(int(k) for k in parts[:, best].argmax(-1))
+    most = parts[:, best].argmax(-1)  # of each interval
+    answers = (0, 1, 2) if ordered else tuple(int(kind) for kind in most)
     return Thresholds(float(edges[low[best]]), float(edges[high[best]]), answers,
                       float(right[best] / len(x)))
 
 
 def fit_linear(x: np.ndarray, kinds: np.ndarray, rounds: int = 400, rate: float = 0.5):
-    """Softmax regression on all layers: what a linear mix of them could tell. Returns a function."""
+    """Softmax regression on all layers and their squares. Returns the function that answers."""
     mean, spread = x.mean(0), x.std(0) + 1e-6
 
     def inputs(values: np.ndarray) -> np.ndarray:
