@@ -24,8 +24,8 @@ inline constexpr int kSelectorCount = 7;
 struct Selection {
   Selector selector = Selector::kKMeansMedoids;
   uint32_t recent = 0;  // so many of the newest tokens stay whatever their score (at most `keep`)
-  // What goes is summed into the lane's residue, which attention reads as one token of the weight of
-  // all that went: so the weights of what stays do not grow.
+  // What goes is summed into the lane's residue, which attention reads as one token of the weight
+  // of all that went: so the weights of what stays do not grow.
   bool residue = false;
   bool operator==(const Selection&) const = default;
 };
