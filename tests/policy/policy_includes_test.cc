@@ -35,6 +35,7 @@ const std::set<std::string, std::less<>>& AllowedHeaders() {
                                              "\"common/base/limits.h\"",
                                              "\"common/base/selector.h\"",
                                              "\"common/base/status_macros.h\"",
+                                             "\"common/base/svg.h\"",
                                              "\"common/base/thought.h\""};
   return *kAllowed;
 }

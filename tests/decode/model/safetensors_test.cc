@@ -94,6 +94,7 @@ TEST(Safetensors, ReadsMetadataOfText) {
 TEST(Safetensors, WeightsAreTheModelsFilesAlone) {
   EXPECT_THAT(*WeightFiles("tests/decode/model/data/qwen2"), ElementsAre("model.safetensors"));
   const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "shards";
+  std::filesystem::remove_all(folder);  // of a run before
   std::filesystem::create_directories(folder);
   EXPECT_EQ(WeightFiles(folder.string()).status().code(), absl::StatusCode::kNotFound);
   std::ofstream(folder / "model.safetensors.index.json")

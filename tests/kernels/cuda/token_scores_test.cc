@@ -2,6 +2,8 @@
 // Scores of tokens from tensor cores against fp64 over the same, de-quantised tokens.
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "kernels/cpu/hadamard.h"
