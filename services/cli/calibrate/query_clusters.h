@@ -18,7 +18,7 @@ namespace palimpsest::cli {
 inline constexpr int kLloydSteps = 15;
 
 // The indices of `clusters` of the points [count][width], all different, those of the largest
-// clusters first, so that every prefix is a good smaller choice. fp32:
+// clusters first, a fixed order. fp32:
 //   1. k-means++: each start is drawn by its squared distance to the starts so far;
 //   2. Lloyd steps, until nothing moves, at most kLloydSteps: each point joins the nearest centroid
 //      (a tie: the lower one), each centroid becomes the mean of its points; one without points
