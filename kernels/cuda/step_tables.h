@@ -49,11 +49,11 @@ struct StepSequence {
 // has says so with kNoRow.
 constexpr uint32_t kNoRow = ~uint32_t{0};
 struct StepRow {
-  uint32_t open_group = 0;  // or kNoRow
-  uint16_t slot = 0;        // in the open group
+  uint32_t open_group = 0;   // or kNoRow
+  uint16_t slot = 0;         // in the open group
   bool keeps_query = false;  // its queries are of the newest that the sequence keeps
-  uint32_t position = 0;    // in its sequence, for RoPE
-  uint32_t sequence = 0;    // index into the step's sequences
+  uint32_t position = 0;     // in its sequence, for RoPE
+  uint32_t sequence = 0;     // index into the step's sequences
 };
 
 struct StepHeader {
