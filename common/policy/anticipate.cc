@@ -3,9 +3,9 @@
 // live token is scored by the most that any query of a codebook, seen from the present position,
 // would notice its removal: p / (1 - p) x |v - o|, where p is its attention weight and o the
 // query's output; exact, where LongFlow approximates. In every lane the best stay, and the
-// newest 32. No statistic of the past is needed. Relatives: Expected Attention (arXiv 2510.00636),
-// a Gaussian of queries; SnapKV (arXiv 2404.14469), the last queries; TriAttention (arXiv
-// 2604.04921), centres of queries before RoPE.
+// newest 16; what goes leaves a residue. No statistic of the past is needed. Relatives: Expected
+// Attention (arXiv 2510.00636), a Gaussian of queries; SnapKV (arXiv 2404.14469), the last queries;
+// TriAttention (arXiv 2604.04921), centres of queries before RoPE.
 #include <memory>
 
 #include "common/base/status_macros.h"

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/policy/oldest_first.h"
 
 namespace palimpsest {
 
@@ -11,17 +12,9 @@ Plan OneSegmentPolicy::Decide(const SequenceState& state, const Observation& obs
   Plan plan;
   if (!observation.refresh) return plan;
   plan.next_label = Thought::kReasoning;
-  // A peer's snapshot may hold several segments: the oldest give first.
+  // One segment as a rule; a peer's snapshot may hold several.
   const uint32_t live = state.live_tokens();
-  uint32_t excess = live - std::min(live, Target());
-  for (const Segment& segment : state.segments) {
-    if (segment.pinned || segment.live_count == 0 || excess == 0) continue;
-    const uint32_t removed = std::min(segment.live_count, excess);
-    excess -= removed;
-    plan.anneals.push_back({.first_position = segment.first_position,
-                            .keep = segment.live_count - removed,
-                            .demotions = segment.demotions});
-  }
+  plan.anneals = TakeFromOldest(state.segments, live - std::min(live, Target()));
   return plan;
 }
 

@@ -15,12 +15,11 @@ class OneSegmentPolicy : public Policy {
   Selection selection() const override { return selection_; }
   bool wants_sparsity() const override { return false; }
   bool one_segment() const override { return true; }
-  // At the end of a window, and wherever a whole window is over the budget because a plan was
-  // late: down to the budget. So live tokens are k to k + window_tokens.
+  // At the end of a window down to the target; so live tokens are k to k + window_tokens.
   Plan Decide(const SequenceState& state, const Observation& observation) const override;
 
  protected:
-  // The live tokens to which a sequence of `live` shall come.
+  // The live tokens that are left at the end of a window.
   virtual uint32_t Target() const { return budget_tokens_; }
   uint32_t budget_tokens() const { return budget_tokens_; }
 

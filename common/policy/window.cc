@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "common/policy/oldest_first.h"
 #include "common/policy/policies.h"
 
 namespace palimpsest {
@@ -22,18 +23,10 @@ class WindowPolicy final : public Policy {
     Plan plan;
     if (observation.refresh) plan.next_label = Thought::kReasoning;
     const uint32_t live = state.live_tokens();
-    uint32_t excess = live - std::min(live, budget_tokens_);
     const size_t count = state.segments.size();
     const size_t end = observation.refresh || count == 0 ? count : count - 1;
-    for (size_t i = 0; i < end && excess > 0; ++i) {
-      const Segment& segment = state.segments[i];
-      if (segment.pinned || segment.live_count == 0) continue;
-      const uint32_t removed = std::min(segment.live_count, excess);
-      excess -= removed;
-      plan.anneals.push_back({.first_position = segment.first_position,
-                              .keep = segment.live_count - removed,
-                              .demotions = segment.demotions});
-    }
+    plan.anneals = TakeFromOldest(absl::MakeConstSpan(state.segments).first(end),
+                                  live - std::min(live, budget_tokens_));
     return plan;
   }
 
