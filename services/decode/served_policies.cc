@@ -19,6 +19,11 @@ absl::StatusOr<Selection> SelectionOf(const std::string& name) {
 
 }  // namespace
 
+ChainNeeds NeedsOf(const Selection& selection) {
+  return {.slot_scores = SlotScoreOf(selection.selector) != SlotScore::kNone,
+          .residue = selection.residue};
+}
+
 absl::StatusOr<ServedPolicies> ServePolicies(absl::Span<const std::string> wanted,
                                              bool has_codebook) {
   const std::vector<std::string> all = PolicyNames();
@@ -26,10 +31,10 @@ absl::StatusOr<ServedPolicies> ServePolicies(absl::Span<const std::string> wante
   for (const std::string& name : wanted.empty() ? absl::MakeConstSpan(all) : wanted) {
     KV_ASSIGN_OR_RETURN(const Selection selection, SelectionOf(name));
     const Selector selector = selection.selector;
-    const bool scores = SlotScoreOf(selector) != SlotScore::kNone;
+    const ChainNeeds needs = NeedsOf(selection);
     const bool queries = NeedsQueries(selector);
     const bool codebook_missing = selector == Selector::kAnticipated && !has_codebook;
-    if (wanted.empty() && (scores || queries || codebook_missing)) continue;
+    if (wanted.empty() && (needs.slot_scores || queries || codebook_missing)) continue;
     if (codebook_missing) {
       return absl::InvalidArgumentError(
           absl::StrCat("policies: '", name,
@@ -37,8 +42,8 @@ absl::StatusOr<ServedPolicies> ServePolicies(absl::Span<const std::string> wante
                        "one, --codebook says where it is"));
     }
     served.names.push_back(name);
-    served.slot_scores |= scores;
-    served.residue |= selection.residue;
+    served.slot_scores |= needs.slot_scores;
+    served.residue |= needs.residue;
     if (queries) served.query_window = kQueriesKept;
   }
   return served;

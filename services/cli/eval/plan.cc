@@ -19,6 +19,7 @@
 #include "services/cli/render.h"
 #include "services/decode/model/fingerprint.h"
 #include "services/decode/model/model_config.h"
+#include "services/decode/served_policies.h"
 
 namespace palimpsest::cli {
 namespace {
@@ -189,13 +190,11 @@ absl::StatusOr<EvalInputs> LoadEvalInputs(const EvalSettings& settings) {
 }
 
 std::vector<WorkerGroup> GroupPoints(const std::vector<EvalPoint>& points) {
-  // By what slots and open groups of every chain of a worker carry: scores, residue.
-  std::map<std::pair<bool, bool>, WorkerGroup> groups;
+  std::map<ChainNeeds, WorkerGroup> groups;
   for (size_t i = 0; i < points.size(); ++i) {
     const absl::StatusOr<Selection> selection = SelectionOf(points[i].spec);
     KV_CHECK(selection.ok());  // MakePoints has made this policy before
-    const bool scores = SlotScoreOf(selection->selector) != SlotScore::kNone;
-    WorkerGroup& group = groups[{scores, selection->residue}];
+    WorkerGroup& group = groups[NeedsOf(*selection)];
     group.points.push_back(i);
     const std::string& name = points[i].spec.name;
     if (std::find(group.policies.begin(), group.policies.end(), name) == group.policies.end()) {

@@ -33,27 +33,14 @@ Selection SelectionOf(const GridPoint& point) {
   return (*NewPolicy(*DefaultSpec(point.spec.name)))->selection();
 }
 
-// What makes every sequence of a device hold more. (Queries are kept only of those that want it.)
-struct Needs {
-  bool slot_scores = false;
-  bool residue = false;
-  auto operator<=>(const Needs&) const = default;
-};
-
-Needs NeedsOf(const GridPoint& point) {
-  const Selection selection = SelectionOf(point);
-  return {.slot_scores = SlotScoreOf(selection.selector) != SlotScore::kNone,
-          .residue = selection.residue};
-}
-
 // Points of different needs are run apart: nobody pays for what he does not use.
-std::map<Needs, std::vector<Unit>> MakeUnits(const std::vector<LikelihoodJob>& jobs,
-                                             uint32_t batch) {
-  std::map<Needs, std::vector<Unit>> units;
+std::map<ChainNeeds, std::vector<Unit>> MakeUnits(const std::vector<LikelihoodJob>& jobs,
+                                                  uint32_t batch) {
+  std::map<ChainNeeds, std::vector<Unit>> units;
   for (const LikelihoodJob& job : jobs) {
-    std::map<Needs, Unit> filling;
+    std::map<ChainNeeds, Unit> filling;
     for (const GridPoint* point : job.points) {
-      const Needs needs = NeedsOf(*point);
+      const ChainNeeds needs = NeedsOf(SelectionOf(*point));
       Unit& unit = filling.try_emplace(needs, Unit{&job, {}}).first->second;
       if (unit.chains() == batch) units[needs].push_back(std::exchange(unit, {&job, {}}));
       unit.points.push_back(point);
@@ -66,7 +53,7 @@ std::map<Needs, std::vector<Unit>> MakeUnits(const std::vector<LikelihoodJob>& j
 // One device with what these units want of it, and the engine over it.
 class Session {
  public:
-  Session(const LikelihoodOptions& options, const Needs& needs, std::vector<Unit> units,
+  Session(const LikelihoodOptions& options, const ChainNeeds& needs, std::vector<Unit> units,
           const PointHandler& on_point, const StepHandler& on_step, uint64_t* tokens_read)
       : options_(options),
         needs_(needs),
@@ -249,7 +236,7 @@ class Session {
   }
 
   const LikelihoodOptions& options_;
-  const Needs needs_;
+  const ChainNeeds needs_;
   const std::vector<Unit> units_;
   const PointHandler& on_point_;
   const StepHandler& on_step_;
