@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <thread>
 
@@ -16,9 +15,9 @@
 #include "absl/strings/str_join.h"
 #include "common/base/clock.h"
 #include "common/base/exit_codes.h"
+#include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
-#include "common/policy/calibration_file.h"
 #include "common/policy/calibration_picture.h"
 #include "services/cli/assets.h"
 #include "services/cli/calibrate/query_clusters.h"
@@ -27,6 +26,7 @@
 #include "services/cli/command.h"
 #include "services/cli/likelihood/texts.h"
 #include "services/cli/render.h"
+#include "services/decode/model/calibration_file.h"
 #include "services/decode/model/fingerprint.h"
 #include "services/decode/model/query_codebook_file.h"
 #include "services/decode/model/tokenizer.h"
@@ -232,12 +232,7 @@ class Calibrator {
   }
 
   absl::Status SavePicture(const Calibration& calibration) const {
-    const std::string path = PicturePath(settings_.out);
-    std::ofstream file(path, std::ios::binary | std::ios::trunc);
-    file << DrawCalibration(calibration, model_.folder);
-    file.close();
-    if (file) return absl::OkStatus();
-    return absl::UnavailableError(absl::StrCat(Escaped(path), ": cannot be written"));
+    return ReplaceFile(PicturePath(settings_.out), DrawCalibration(calibration, model_.folder));
   }
 
   std::string Summary(const Calibration& calibration, const QueryCodebookFile& codebook) const {

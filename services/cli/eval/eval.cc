@@ -3,8 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <utility>
@@ -14,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "common/base/build_info.h"
 #include "common/base/exit_codes.h"
+#include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 #include "services/cli/assets.h"
@@ -226,10 +225,7 @@ class Eval {
 
   absl::Status Save(const std::string& name, const std::string& text) const {
     const std::string path = absl::StrCat(settings_.pictures, "/", name);
-    std::ofstream file(path, std::ios::binary | std::ios::trunc);
-    file << text;
-    file.close();
-    if (file) return absl::OkStatus();
+    if (ReplaceFile(path, text).ok()) return absl::OkStatus();
     return absl::InvalidArgumentError(
         absl::StrCat("--pictures: ", Escaped(path), " cannot be written"));
   }

@@ -15,7 +15,6 @@
 #include "common/base/exit_codes.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
-#include "common/policy/calibration_file.h"
 #include "services/cli/assets.h"
 #include "services/cli/command.h"
 #include "services/cli/likelihood/report.h"
@@ -23,6 +22,7 @@
 #include "services/cli/likelihood/settings.h"
 #include "services/cli/progress.h"
 #include "services/cli/render.h"
+#include "services/decode/model/calibration_file.h"
 #include "services/decode/model/fingerprint.h"
 #include "services/decode/model/query_codebook_file.h"
 

@@ -2,9 +2,6 @@
 #include "services/decode/model/json_fields.h"
 
 #include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
@@ -41,22 +38,6 @@ absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_vi
   }
   if (parsed.is_discarded()) return absl::InvalidArgumentError(absl::StrCat(what, ": not JSON"));
   return parsed;
-}
-
-absl::StatusOr<std::string> ReadWholeFile(const std::string& path, size_t bytes_max) {
-  std::error_code error;
-  const uintmax_t bytes = std::filesystem::file_size(path, error);
-  if (error) return absl::NotFoundError(absl::StrCat(path, ": ", error.message()));
-  if (bytes > bytes_max) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(path, ": ", bytes, " bytes, at most ", bytes_max, " allowed"));
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::string text(bytes, '\0');
-  if (!file.read(text.data(), static_cast<std::streamsize>(bytes))) {
-    return absl::UnavailableError(absl::StrCat(path, ": cannot be read"));
-  }
-  return text;
 }
 
 absl::Status FieldError(absl::string_view key, const nlohmann::json& found,

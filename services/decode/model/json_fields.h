@@ -31,9 +31,6 @@ struct RealField {
 // bounded, so hostile depth cannot exhaust the stack of a later walk.
 absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view what);
 
-// Reads a file of at most `bytes_max` bytes. NotFound, or ResourceExhausted when it is larger.
-absl::StatusOr<std::string> ReadWholeFile(const std::string& path, size_t bytes_max);
-
 // "key: found <value>, allowed <allowed>" as InvalidArgument.
 absl::Status FieldError(absl::string_view key, const nlohmann::json& found,
                         absl::string_view allowed);

@@ -4,15 +4,13 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <map>
-#include <system_error>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
+#include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 #include "services/decode/model/json_fields.h"
@@ -160,15 +158,7 @@ absl::StatusOr<QueryCodebookFile> ParseQueryCodebook(absl::string_view bytes,
 }
 
 absl::Status SaveQueryCodebook(const std::string& path, const QueryCodebookFile& file) {
-  const std::string unfinished = path + ".tmp";
-  std::ofstream out(unfinished, std::ios::binary | std::ios::trunc);
-  out << ToSafetensors(file);
-  out.close();
-  if (out.fail()) return absl::UnavailableError(absl::StrCat(unfinished, ": cannot be written"));
-  std::error_code error;
-  std::filesystem::rename(unfinished, path, error);
-  if (!error) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(path, ": ", error.message()));
+  return ReplaceFile(path, ToSafetensors(file));
 }
 
 absl::StatusOr<QueryCodebookFile> LoadQueryCodebook(const std::string& path,

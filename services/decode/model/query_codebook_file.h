@@ -39,8 +39,7 @@ absl::StatusOr<QueryCodebookFile> ParseQueryCodebook(absl::string_view bytes,
                                                      const ModelConfig& config,
                                                      absl::string_view model_fingerprint);
 
-// The same with a file. NotFound, ResourceExhausted or Unavailable name the path; a file appears
-// whole or not at all.
+// The same with a file. Errors of common/base/files.h; all name the path.
 absl::Status SaveQueryCodebook(const std::string& path, const QueryCodebookFile& file);
 absl::StatusOr<QueryCodebookFile> LoadQueryCodebook(const std::string& path,
                                                     const ModelConfig& config,

@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
+#include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "services/decode/model/json_fields.h"
 

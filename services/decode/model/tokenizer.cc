@@ -10,6 +10,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "services/decode/model/json_fields.h"
 #include "services/decode/model/pre_tokenizer.h"

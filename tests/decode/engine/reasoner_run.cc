@@ -10,8 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
-#include "common/policy/calibration_file.h"
 #include "services/decode/engine/engine.h"
+#include "services/decode/model/calibration_file.h"
 #include "services/decode/model/fingerprint.h"
 #include "services/decode/model/tokenizer.h"
 

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/policy/calibration_file.h"
+#include "services/decode/model/calibration_file.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <initializer_list>
-#include <sstream>
-#include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/files.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -21,7 +17,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr char kFormat[] = "palimpsest-calibration";
-constexpr uintmax_t kFileBytesMax = 64u << 20;
+constexpr size_t kFileBytesMax = 64u << 20;
 
 absl::Status Refuse(absl::string_view path, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("calibration: ", path, ": ", what));
@@ -252,31 +248,13 @@ absl::StatusOr<CalibrationFile> ParseCalibration(absl::string_view text,
 }
 
 absl::Status SaveCalibration(const std::string& path, const CalibrationFile& file) {
-  const std::string unfinished = path + ".tmp";
-  std::ofstream out(unfinished, std::ios::binary | std::ios::trunc);
-  out << ToJson(file);
-  out.close();
-  if (out.fail()) return absl::UnavailableError(absl::StrCat(unfinished, ": cannot be written"));
-  std::error_code error;
-  std::filesystem::rename(unfinished, path, error);
-  if (!error) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(path, ": ", error.message()));
+  return ReplaceFile(path, ToJson(file));
 }
 
 absl::StatusOr<CalibrationFile> LoadCalibration(const std::string& path,
                                                 absl::string_view model_fingerprint) {
-  std::error_code error;
-  const uintmax_t bytes = std::filesystem::file_size(path, error);
-  if (error) return absl::NotFoundError(absl::StrCat(path, ": ", error.message()));
-  if (bytes > kFileBytesMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": ", bytes, " bytes, expected at most ", kFileBytesMax));
-  }
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (in.fail()) return absl::UnavailableError(absl::StrCat(path, ": cannot be read"));
-  absl::StatusOr<CalibrationFile> file = ParseCalibration(text.str(), model_fingerprint);
+  KV_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(path, kFileBytesMax));
+  absl::StatusOr<CalibrationFile> file = ParseCalibration(text, model_fingerprint);
   if (file.ok()) return file;
   return absl::Status(file.status().code(), absl::StrCat(path, ": ", file.status().message()));
 }

@@ -28,7 +28,7 @@ std::string ToJson(const CalibrationFile& file);
 absl::StatusOr<CalibrationFile> ParseCalibration(absl::string_view json,
                                                  absl::string_view model_fingerprint);
 
-// The same with a file. NotFound or Unavailable name the path; a file appears whole or not at all.
+// The same with a file. Errors of common/base/files.h; all name the path.
 absl::Status SaveCalibration(const std::string& path, const CalibrationFile& file);
 absl::StatusOr<CalibrationFile> LoadCalibration(const std::string& path,
                                                 absl::string_view model_fingerprint);

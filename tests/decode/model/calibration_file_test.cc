@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/policy/calibration_file.h"
+#include "services/decode/model/calibration_file.h"
 
 #include <cstdlib>
 #include <filesystem>
