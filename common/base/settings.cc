@@ -3,12 +3,14 @@
 // it.
 #include "common/base/settings.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/check.h"
+#include "common/base/name.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 
@@ -39,9 +41,47 @@ absl::Status CheckText(const Setting::Values& values) {
   return absl::OkStatus();
 }
 
+absl::Status CheckField(const std::string& name, const std::string& field,
+                        const std::vector<std::string>& fields) {
+  if (std::find(fields.begin(), fields.end(), field) != fields.end()) return absl::OkStatus();
+  const std::string nearest = Nearest(field, fields);
+  return absl::InvalidArgumentError(absl::StrCat(
+      name, ": unknown field ", Quoted(field), "; allowed: ", absl::StrJoin(fields, ", "),
+      nearest.empty() ? "" : absl::StrCat("; did you mean '", nearest, "'?")));
+}
+
 absl::Status OutOfRange(absl::string_view found, absl::string_view allowed) {
   return absl::InvalidArgumentError(
       absl::StrCat(Quoted(found), " is out of range; allowed: ", allowed));
+}
+
+// "name.field=value" items.
+absl::StatusOr<SettingMap> ReadMap(const Setting::Values& items,
+                                   const std::vector<std::string>& fields) {
+  constexpr size_t kNamesMax = 4096;
+  SettingMap map;
+  for (const std::string& item : items) {
+    const size_t equals = item.find('=');
+    const size_t dot = item.rfind('.', equals);
+    if (equals == std::string::npos || dot == std::string::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(Quoted(item), " is not of the form NAME.FIELD=VALUE"));
+    }
+    const std::string name = item.substr(0, dot), field = item.substr(dot + 1, equals - dot - 1);
+    if (!IsName(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(Quoted(name), " is no name; allowed: ", kNameRule));
+    }
+    KV_RETURN_IF_ERROR(CheckField(name, field, fields));
+    if (!map[name].emplace(field, item.substr(equals + 1)).second) {
+      return absl::InvalidArgumentError(absl::StrCat(name, ": ", field, ": set a second time"));
+    }
+    if (map.size() > kNamesMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("too many names; allowed: at most ", kNamesMax));
+    }
+  }
+  return map;
 }
 
 // A row for an ordered type: `parse` reads a text, `write` shows a value.
@@ -204,6 +244,33 @@ void SettingsTable::AddChoice(std::string key, std::vector<std::string> names,
   Add(std::move(setting));
 }
 
+void SettingsTable::AddMap(std::string key, std::vector<std::string> fields,
+                           std::function<absl::Status(const SettingMap&)> set,
+                           std::function<SettingMap()> show, SettingDoc doc) {
+  KV_CHECK(!fields.empty());
+  Setting setting;
+  setting.key = std::move(key);
+  setting.kind = "NAME.FIELD=VALUE,...";
+  setting.allowed = absl::StrCat("the fields ", absl::StrJoin(fields, ", "));
+  setting.doc = std::move(doc);
+  setting.fields = fields;
+  setting.assign = [fields = std::move(fields), set](const Setting::Values& items) -> absl::Status {
+    KV_ASSIGN_OR_RETURN(const SettingMap map, ReadMap(items, fields));
+    return set(map);
+  };
+  setting.show_map = show;
+  setting.show = [show] {
+    std::vector<std::string> items;
+    for (const auto& [name, values] : show()) {
+      for (const auto& [field, value] : values) {
+        items.push_back(absl::StrCat(name, ".", field, "=", value));
+      }
+    }
+    return absl::StrJoin(items, ",");
+  };
+  Add(std::move(setting));
+}
+
 void SettingsTable::Conflict(std::vector<std::string> keys, std::function<bool()> conflict,
                              std::string rule) {
   for (const std::string& key : keys) KV_CHECK(Find(key) != nullptr);
@@ -238,7 +305,7 @@ const std::string& SettingsTable::origin(absl::string_view key) const {
 
 absl::Status SettingsTable::Assign(Setting* setting, const Setting::Values& values,
                                    std::string where) {
-  KV_CHECK(setting->is_list || values.size() == 1);
+  KV_CHECK(setting->is_list || !setting->fields.empty() || values.size() == 1);
   absl::Status status = CheckText(values);
   if (status.ok()) status = setting->assign(values);
   if (!status.ok()) {

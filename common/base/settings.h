@@ -52,9 +52,12 @@ struct Range {
   T max;
 };
 
+// Entries by name, each with fields by name.
+using SettingMap = std::map<std::string, std::map<std::string, std::string>>;
+
 // One row of the table.
 struct Setting {
-  // What was written for this key: one text, or a list's items.
+  // What was written for this key: one text, a list's items, or a map's as "name.field=value".
   using Values = std::vector<std::string>;
 
   std::string key;  // snake_case; the flag is --key with dashes
@@ -64,9 +67,11 @@ struct Setting {
   SettingDoc doc = "";
   bool is_switch = false;  // --key and --no-key need no value
   bool is_list = false;
+  std::vector<std::string> fields;  // of a map's entries; no map has none
   // Checks and stores. An error gives the reason only.
   std::function<absl::Status(const Values& values)> assign;
-  std::function<std::string()> show;  // the present value, as the file would write it
+  std::function<std::string()> show;  // the present value, as the flag would write it
+  std::function<SettingMap()> show_map;
   std::string default_text;
   std::string origin = "default";  // or "--key", or "file.yaml:3:5"
 };
@@ -95,6 +100,13 @@ class SettingsTable {
   template <typename T>
   void Choice(std::string key, T* target, std::vector<std::pair<std::string, T>> choices,
               SettingDoc doc);
+  // What is set for one name at a time, as `key: {NAME: {FIELD: VALUE}}` in the file and as
+  // `--key NAME.FIELD=VALUE,...`; whoever gives the flag gives all of it. `fields`: there are no
+  // others. `set(T*, field, value)` checks and stores a field, `show(T)` is the fields that are
+  // set.
+  template <typename T, typename Set, typename Show>
+  void Map(std::string key, std::map<std::string, T>* target, std::vector<std::string> fields,
+           Set set, Show show, SettingDoc doc);
   // Any other type with a parser whose errors say what is allowed, such as ParseClassFormats.
   template <typename T, typename Parse, typename Show>
   void Parsed(std::string key, T* target, Parse parse, Show show, SettingDoc doc);
@@ -136,6 +148,9 @@ class SettingsTable {
                  SettingDoc doc);
   void AddInteger(std::string key, Range<int64_t> range, std::function<void(int64_t)> set,
                   std::function<int64_t()> get, SettingDoc doc);
+  void AddMap(std::string key, std::vector<std::string> fields,
+              std::function<absl::Status(const SettingMap&)> set, std::function<SettingMap()> show,
+              SettingDoc doc);
 
   std::string program_, about_, usage_, section_ = "Settings";
   std::vector<Setting> settings_;
@@ -188,6 +203,30 @@ void SettingsTable::Choice(std::string key, T* target,
   };
   auto set = [target, choices](size_t i) { *target = choices[i].second; };
   AddChoice(std::move(key), std::move(names), set, index, std::move(doc));
+}
+
+template <typename T, typename Set, typename Show>
+void SettingsTable::Map(std::string key, std::map<std::string, T>* target,
+                        std::vector<std::string> fields, Set set, Show show, SettingDoc doc) {
+  auto set_all = [target, set](const SettingMap& map) -> absl::Status {
+    std::map<std::string, T> read;
+    for (const auto& [name, values] : map) {
+      for (const auto& [field, value] : values) {
+        const absl::Status status = set(&read[name], field, value);
+        if (status.ok()) continue;
+        return absl::InvalidArgumentError(name + ": " + field + ": " +
+                                          std::string(status.message()));
+      }
+    }
+    *target = std::move(read);
+    return absl::OkStatus();
+  };
+  auto show_all = [target, show] {
+    SettingMap map;
+    for (const auto& [name, value] : *target) map[name] = show(value);
+    return map;
+  };
+  AddMap(std::move(key), std::move(fields), set_all, show_all, std::move(doc));
 }
 
 template <typename T, typename Parse, typename Show>

@@ -157,7 +157,7 @@ absl::StatusOr<SettingsAction> ParseSettings(absl::Span<const std::string> argum
   if (read.config.has_value()) KV_RETURN_IF_ERROR(ReadSettingsFile(*read.config, table));
   for (const Arguments::Given& given : read.given) {
     Setting::Values values = {given.value};
-    if (given.setting->is_list) {
+    if (given.setting->is_list || !given.setting->fields.empty()) {
       values.clear();
       if (!given.value.empty()) values = absl::StrSplit(given.value, ',');
     }

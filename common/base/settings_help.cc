@@ -54,6 +54,17 @@ std::string YamlScalar(const std::string& text) {
   return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\\", "\\\\"}, {"\"", "\\\""}}), "\"");
 }
 
+std::string YamlMap(const SettingMap& map) {
+  std::vector<std::string> entries;
+  for (const auto& [name, values] : map) {
+    const std::string fields = absl::StrJoin(values, ", ", [](std::string* out, const auto& value) {
+      absl::StrAppend(out, value.first, ": ", YamlScalar(value.second));
+    });
+    entries.push_back(absl::StrCat(YamlScalar(name), ": {", fields, "}"));
+  }
+  return absl::StrCat("{", absl::StrJoin(entries, ", "), "}");
+}
+
 }  // namespace
 
 std::string SettingsTable::Help() const {
@@ -92,7 +103,9 @@ std::string SettingsTable::EffectiveYaml() const {
   std::string out;
   for (const Setting& setting : settings_) {
     std::string value = YamlScalar(setting.show());
-    if (setting.is_list) {
+    if (!setting.fields.empty()) {
+      value = YamlMap(setting.show_map());
+    } else if (setting.is_list) {
       std::vector<std::string> items;
       for (const absl::string_view item : absl::StrSplit(setting.show(), ',', absl::SkipEmpty())) {
         items.push_back(YamlScalar(std::string(item)));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The YAML file: one flat mapping of keys to scalars or lists of scalars. yaml-cpp throws; nothing
+// The YAML file: one mapping of keys to scalars or lists of scalars, or, where a setting is a map,
+// to a mapping of names to mappings of fields. yaml-cpp throws; nothing
 // leaves this file. What it would let pass (repeated keys, second documents) is refused here.
 #include <sys/stat.h>
 #include <yaml-cpp/eventhandler.h>
@@ -71,6 +72,49 @@ std::string KindOf(const YAML::Node& node) {
   return node.IsNull() ? "nothing" : "a single value";
 }
 
+// The text of a key; what yaml-cpp would let pass, the same key twice, is refused.
+absl::StatusOr<std::string> ReadKey(const YAML::Node& key, std::map<std::string, int>* seen,
+                                    const std::string& path) {
+  if (!key.IsScalar()) {
+    return At(path, key.Mark(), absl::StrCat("found ", KindOf(key), " where a key belongs"));
+  }
+  const auto [first, is_new] = seen->emplace(key.Scalar(), key.Mark().line + 1);
+  if (is_new) return key.Scalar();
+  return At(path, key.Mark(),
+            absl::StrCat("key ", Quoted(key.Scalar()),
+                         " is set a second time; the first is in line ", first->second));
+}
+
+// `{name: {field: value}}` as the items of a map.
+absl::StatusOr<Setting::Values> ReadMapValues(const YAML::Node& node, const Setting& setting,
+                                              const std::string& path) {
+  const auto wrong = [&](const YAML::Node& found, absl::string_view expected) {
+    return At(path, found.Mark(),
+              absl::StrCat(setting.key, ": found ", KindOf(found), " but expected ", expected,
+                           "; for example ", setting.doc.example));
+  };
+  if (!node.IsMap()) return wrong(node, "a mapping of names");
+  Setting::Values items;
+  std::map<std::string, int> names;
+  for (const auto& entry : node) {
+    KV_ASSIGN_OR_RETURN(const std::string name, ReadKey(entry.first, &names, path));
+    if (!entry.second.IsMap() || entry.second.size() == 0) {
+      return wrong(entry.second, absl::StrCat("a mapping with ", setting.allowed));
+    }
+    std::map<std::string, int> fields;
+    for (const auto& value : entry.second) {
+      KV_ASSIGN_OR_RETURN(const std::string field, ReadKey(value.first, &fields, path));
+      if (!value.second.IsScalar()) return wrong(value.second, "a single value");
+      // A dot would make it part of the name.
+      if (field.find_first_of(".=") != std::string::npos) {
+        return At(path, value.first.Mark(), absl::StrCat(Quoted(field), " is no field"));
+      }
+      items.push_back(absl::StrCat(name, ".", field, "=", value.second.Scalar()));
+    }
+  }
+  return items;
+}
+
 // The texts below `node`, when they are what the setting takes.
 absl::StatusOr<Setting::Values> ReadValues(const YAML::Node& node, const Setting& setting,
                                            const std::string& path) {
@@ -82,6 +126,7 @@ absl::StatusOr<Setting::Values> ReadValues(const YAML::Node& node, const Setting
     return At(path, found.Mark(),
               absl::StrCat(setting.key, ": found ", KindOf(found), " but expected ", expected));
   };
+  if (!setting.fields.empty()) return ReadMapValues(node, setting, path);
   if (node.IsScalar() && !setting.is_list) return Setting::Values{node.Scalar()};
   if (!node.IsSequence() || !setting.is_list) return wrong(node);
   Setting::Values values;
@@ -94,10 +139,7 @@ absl::StatusOr<Setting::Values> ReadValues(const YAML::Node& node, const Setting
 
 absl::Status ReadEntry(const YAML::Node& key, const YAML::Node& value, const std::string& path,
                        std::map<std::string, int>* seen, SettingsTable* table) {
-  if (!key.IsScalar()) {
-    return At(path, key.Mark(), absl::StrCat("found ", KindOf(key), " where a key belongs"));
-  }
-  const std::string& name = key.Scalar();
+  KV_ASSIGN_OR_RETURN(const std::string name, ReadKey(key, seen, path));
   Setting* const setting = table->Find(name);
   if (setting == nullptr) {
     const std::string nearest = Nearest(name, table->Keys());
@@ -105,12 +147,6 @@ absl::Status ReadEntry(const YAML::Node& key, const YAML::Node& value, const std
               absl::StrCat("unknown key ", Quoted(name), "; ",
                            nearest.empty() ? absl::StrCat("see ", table->program(), " --help")
                                            : absl::StrCat("did you mean '", nearest, "'?")));
-  }
-  const auto [first, is_new] = seen->emplace(name, key.Mark().line + 1);
-  if (!is_new) {
-    return At(path, key.Mark(),
-              absl::StrCat("key '", name, "' is set a second time; the first is in line ",
-                           first->second));
   }
   KV_ASSIGN_OR_RETURN(const Setting::Values values, ReadValues(value, *setting, path));
   return table->Assign(setting, values, Where(path, value.Mark()));

@@ -2,6 +2,7 @@
 // A small program's settings with every kind in it, for the tests of the readers.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,28 @@ struct SampleSettings {
   Mode mode = Mode::kAsync;
   std::vector<std::string> policies = {"full", "thinkv"};
   ClassFormats formats = ClassFormats::R4E4T2();
+  struct Quota {
+    uint64_t bytes = 0;
+    std::string owner;
+    bool operator==(const Quota&) const = default;
+  };
+  std::map<std::string, Quota> quotas;
 };
+
+inline absl::Status SetQuota(SampleSettings::Quota* quota, const std::string& field,
+                             const std::string& value) {
+  if (field == "owner") {
+    quota->owner = value;
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<uint64_t> bytes = ParseBytes(value);
+  if (bytes.ok()) quota->bytes = *bytes;
+  return bytes.status();
+}
+
+inline std::map<std::string, std::string> ShowQuota(const SampleSettings::Quota& quota) {
+  return {{"bytes", FormatBytes(quota.bytes)}, {"owner", quota.owner}};
+}
 
 // Fills `table` with rows for `s`, which must outlive it.
 inline void AddSampleSettings(SettingsTable* table, SampleSettings* s) {
@@ -52,6 +74,8 @@ inline void AddSampleSettings(SettingsTable* table, SampleSettings* s) {
   table->Parsed(
       "formats", &s->formats, ParseClassFormats,
       [](const ClassFormats& formats) { return ToString(formats); }, "Formats by class.");
+  table->Map("quotas", &s->quotas, {"bytes", "owner"}, SetQuota, ShowQuota,
+             {"What each may take.", "{acme: {bytes: 2GiB}}"});
   table->Conflict(
       {"lease_length", "heartbeat_interval"},
       [s] { return s->lease_length < 3 * s->heartbeat_interval; },

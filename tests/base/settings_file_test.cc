@@ -14,7 +14,10 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 using ::testing::StartsWith;
+
+using Quota = SampleSettings::Quota;
 
 class SettingsFileTest : public ::testing::Test {
  protected:
@@ -46,12 +49,18 @@ TEST_F(SettingsFileTest, FillsEveryKind) {
       "model: '/models/with space'\n"
       "mode: lockstep\n"
       "policies: [full, window]\n"
-      "formats: R4E4T2\n");
+      "formats: R4E4T2\n"
+      "quotas:\n"
+      "  acme.org: {bytes: 2GiB, owner: 'Ann, B.=C'}\n"
+      "  default:\n"
+      "    bytes: 1KiB\n");
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(settings_.listen, (Endpoint{"::1", 9}));
   EXPECT_EQ(settings_.pool_size_bytes, 2ull << 30);
   EXPECT_TRUE(settings_.verify);
   EXPECT_THAT(settings_.policies, ElementsAre("full", "window"));
+  EXPECT_THAT(settings_.quotas, ElementsAre(Pair("acme.org", Quota{2ull << 30, "Ann, B.=C"}),
+                                            Pair("default", Quota{1024, ""})));
   EXPECT_EQ(table_.origin("threads"), "c.yaml:5:10");
   EXPECT_EQ(table_.origin("lease_length"), "default");
 }
@@ -75,6 +84,33 @@ TEST_F(SettingsFileTest, UnknownKeysGetPlaceAndSuggestion) {
 TEST_F(SettingsFileTest, RepeatedKeysNameTheFirst) {
   EXPECT_EQ(Refusal("threads: 2\nverify: true\nthreads: 2\n"),
             "c.yaml:3:1: key 'threads' is set a second time; the first is in line 1");
+}
+
+TEST_F(SettingsFileTest, MapsAreCheckedByNameAndField) {
+  EXPECT_EQ(Refusal("quotas: {acme: {bytes: lots}}\n"),
+            "c.yaml:1:9: quotas: acme: bytes: 'lots' is not a number of bytes; write for example "
+            "512MiB, 10GB or 1048576");
+  EXPECT_EQ(Refusal("quotas:\n  acme: {byte: 1KiB}\n"),
+            "c.yaml:2:3: quotas: acme: unknown field 'byte'; allowed: bytes, owner; did you mean "
+            "'bytes'?");
+  EXPECT_EQ(Refusal("quotas: {acme: {bytes: 1KiB}, b: {owner: c}, acme: {owner: d}}\n"),
+            "c.yaml:1:46: key 'acme' is set a second time; the first is in line 1");
+  EXPECT_EQ(Refusal("quotas:\n  acme:\n    bytes: 1KiB\n    bytes: 2KiB\n"),
+            "c.yaml:4:5: key 'bytes' is set a second time; the first is in line 3");
+  EXPECT_THAT(Refusal("quotas: {'a b': {bytes: 1KiB}}\n"),
+              HasSubstr("quotas: 'a b' is no name; allowed: 1 to 128 of A-Z"));
+  EXPECT_EQ(Refusal("quotas: {a: {b.bytes: 1KiB}}\n"), "c.yaml:1:14: 'b.bytes' is no field");
+  EXPECT_EQ(Refusal("quotas: {acme: {bytes: [1KiB]}}\n"),
+            "c.yaml:1:24: quotas: found a list but expected a single value; for example {acme: "
+            "{bytes: 2GiB}}");
+  EXPECT_EQ(Refusal("quotas: 3\n"),
+            "c.yaml:1:9: quotas: found a single value but expected a mapping of names; for example "
+            "{acme: {bytes: 2GiB}}");
+  for (const char* nothing : {"quotas:\n  acme:\n", "quotas: {acme: {}}\n"}) {
+    EXPECT_THAT(Refusal(nothing), HasSubstr("expected a mapping with the fields bytes, owner"));
+  }
+  EXPECT_TRUE(settings_.quotas.empty());
+  EXPECT_TRUE(Read("quotas: {}\n").ok());
 }
 
 TEST_F(SettingsFileTest, WrongTypesSayWhatWasFound) {

@@ -14,6 +14,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 
 class SettingsFlagsTest : public ::testing::Test {
  protected:
@@ -43,11 +44,11 @@ TEST_F(SettingsFlagsTest, NoArgumentsLeaveTheDefaults) {
 }
 
 TEST_F(SettingsFlagsTest, FillsEveryKind) {
-  ASSERT_TRUE(
-      Parse({"--listen", "[::1]:9", "--heartbeat-interval=250ms", "--pool-size-bytes", "2GiB",
-             "--threads", "8", "--temperature=0.7", "--verify", "--model", "/models/with space",
-             "--mode", "lockstep", "--policies", "full,window", "--formats", "bf16"})
-          .ok());
+  ASSERT_TRUE(Parse({"--listen", "[::1]:9", "--heartbeat-interval=250ms", "--pool-size-bytes",
+                     "2GiB", "--threads", "8", "--temperature=0.7", "--verify", "--model",
+                     "/models/with space", "--mode", "lockstep", "--policies", "full,window",
+                     "--formats", "bf16", "--quotas", "a.b.bytes=2GiB,a.b.owner=x=y,c.bytes=1KiB"})
+                  .ok());
   EXPECT_EQ(settings_.listen, (Endpoint{"::1", 9}));
   EXPECT_EQ(settings_.heartbeat_interval, std::chrono::milliseconds(250));
   EXPECT_EQ(settings_.pool_size_bytes, 2ull << 30);
@@ -58,7 +59,11 @@ TEST_F(SettingsFlagsTest, FillsEveryKind) {
   EXPECT_EQ(settings_.mode, SampleSettings::Mode::kLockstep);
   EXPECT_THAT(settings_.policies, ElementsAre("full", "window"));
   EXPECT_EQ(settings_.formats, ClassFormats::Uniform({Format::kBf16, Format::kBf16}));
+  EXPECT_THAT(settings_.quotas, ElementsAre(Pair("a.b", SampleSettings::Quota{2ull << 30, "x=y"}),
+                                            Pair("c", SampleSettings::Quota{1024, ""})));
   EXPECT_EQ(table_.origin("threads"), "--threads");
+  ASSERT_TRUE(Parse({"--quotas", ""}).ok());
+  EXPECT_TRUE(settings_.quotas.empty());
 }
 
 TEST_F(SettingsFlagsTest, SwitchesAreTurnedOffInTwoWays) {
@@ -130,6 +135,12 @@ TEST_F(SettingsFlagsTest, EachKindNamesTheValueAndWhatIsAllowed) {
   EXPECT_EQ(Refusal({"--model", std::string(4097, 'a')}),
             "--model: text of 4097 bytes; allowed: at most 4096");
   EXPECT_THAT(Refusal({"--formats", "int3"}), AllOf(HasSubstr("--formats: "), HasSubstr("nvfp4")));
+  EXPECT_EQ(Refusal({"--quotas", "acme=2GiB"}),
+            "--quotas: 'acme=2GiB' is not of the form NAME.FIELD=VALUE");
+  EXPECT_EQ(Refusal({"--quotas", "a.bytes=1KiB,a.bytes=2KiB"}),
+            "--quotas: a: bytes: set a second time");
+  EXPECT_EQ(Refusal({"--quotas", "a.size=1KiB"}),
+            "--quotas: a: unknown field 'size'; allowed: bytes, owner");
 }
 
 TEST_F(SettingsFlagsTest, ConflictsNameBothSidesAndTheirOrigins) {
@@ -168,7 +179,9 @@ TEST_F(SettingsFlagsTest, HelpShowsSectionsDefaultsRangesUnitsAndExamples) {
 }
 
 TEST_F(SettingsFlagsTest, TheCheckedConfigurationCanBeReadAgain) {
-  ASSERT_TRUE(Parse({"--model", "a \"quoted\\\" name", "--policies", "full,x y"}).ok());
+  ASSERT_TRUE(Parse({"--model", "a \"quoted\\\" name", "--policies", "full,x y", "--quotas",
+                     "a.b.bytes=2GiB,a.b.owner=x: {y}"})
+                  .ok());
   const std::string yaml = table_.EffectiveYaml();
   EXPECT_THAT(yaml, HasSubstr("pool_size_bytes: 512MiB  # default\n"));
   SampleSettings again;
@@ -180,6 +193,7 @@ TEST_F(SettingsFlagsTest, TheCheckedConfigurationCanBeReadAgain) {
   EXPECT_EQ(again.policies, settings_.policies);
   EXPECT_EQ(again.listen, settings_.listen);
   EXPECT_EQ(again.formats, settings_.formats);
+  EXPECT_EQ(again.quotas, settings_.quotas);
 }
 
 class LoadSettingsTest : public SettingsFlagsTest {

@@ -23,7 +23,11 @@ constexpr char kWellFormed[] =
     "model: '/models/one'\n"
     "mode: lockstep\n"
     "policies: [full, window]\n"
-    "formats: R=nvfp4,E=nvfp4,T=ternary\n";
+    "formats: R=nvfp4,E=nvfp4,T=ternary\n"
+    "quotas:\n"
+    "  acme: {bytes: 2GiB, owner: Ann}\n"
+    "  default:\n"
+    "    bytes: 1KiB\n";
 
 std::string Mutated(std::string text, std::mt19937_64* random) {
   static const std::vector<std::string> kTokens = {
