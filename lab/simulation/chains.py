@@ -53,13 +53,18 @@ def judge(network: Network, tokens: torch.Tensor, lengths: torch.Tensor, spec: S
     start = time.time()
     run = Run(network, spec, pinned, codebook)
     wrong = torch.zeros(len(tokens), dtype=torch.long, device=network.device)
+    loss = torch.zeros((), dtype=torch.float64, device=network.device)
     following = torch.cat([tokens[:, 1:], tokens[:, -1:]], 1)
     for first in range(0, tokens.shape[1], BLOCK):
         block = slice(first, first + BLOCK)
-        guess = network.logits(run.step(tokens[:, block])).argmax(-1)
+        logits = network.logits(run.step(tokens[:, block]))
+        guess = logits.argmax(-1)
         at = torch.arange(first, first + BLOCK, device=network.device)
         judged = (at >= pinned) & (at + 1 < lengths[:, None])
         wrong += ((guess != following[:, block]) & judged).sum(1)
+        sure = logits.log_softmax(-1).gather(-1, following[:, block, None])[..., 0]
+        loss -= (sure * judged).sum().double()
     return {"exact": (wrong == 0).double().mean().item(),
             "wrong_per_1k": (wrong.sum() / lengths.sum() * 1000).item(),
-            "live": run.live, "seconds": time.time() - start}
+            "loss_per_1k": (loss / lengths.sum() * 1000).item(),
+            "live": run.live, **run.storage.figures(), "seconds": time.time() - start}

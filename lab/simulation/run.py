@@ -16,6 +16,7 @@ from .lanes import Lanes
 from .network import Network, hadamard
 from .policies import Scorer
 from .spec import Spec
+from .storage import Storage
 
 # seen(layer, queries before RoPE [batch, query heads, tokens, dim])
 SeeQueries = Callable[[int, torch.Tensor], None]
@@ -27,12 +28,14 @@ class Run:
         """pinned: tokens of the prompt, never evicted and not in the budget. codebook: a tensor
         [query heads, queries, dim] before RoPE for each layer; the first spec.queries are used."""
         self.network, self.spec, self.pinned, self.see = network, spec, pinned, see
-        self.hadamard = hadamard(network.head_dim, network.device) if spec.rotate_keys else None
+        self.mixing = hadamard(network.head_dim, network.device)
+        self.hadamard = self.mixing if spec.rotate_keys else None
         self.lanes = [Lanes() for _ in range(network.layers)]
         self.scorer = Scorer(network, spec, pinned, codebook, self.hadamard)
         self.next = 0  # position of the next block
         self.since = 0  # tokens since a selection
         self._live_sum = 0.0
+        self.storage = Storage(spec, network.head_dim)
 
     @property
     def live(self) -> float:
@@ -51,6 +54,7 @@ class Run:
         self.next += count
         self.since += count
         self._live_sum += (self.lanes[0].count - count / 2) * count
+        self.storage.see(self.lanes, count)
         if self.spec.policy != "full" and self.since >= self.spec.interval:
             self.since = 0
             for layer in range(self.network.layers):
@@ -66,12 +70,17 @@ class Run:
         q, k = network.rotate(plain, positions), network.rotate(k, positions)
         if self.hadamard is not None:
             q, k = q @ self.hadamard, k @ self.hadamard
+        if self.spec.rotate_values:
+            v = v @ self.mixing
         batch, _, count, dim = q.shape
         grouped = (batch, network.kv_heads, network.group, count)
         weights, out = self._read_cache(lanes, q.reshape(batch, network.kv_heads, -1, dim),
                                         k.to(torch.bfloat16).float(),
                                         v.to(torch.bfloat16).float(), grouped, causal)
-        lanes.append(stored(k, self.spec.key_format), stored(v, self.spec.value_format),
+        if self.spec.rotate_values:
+            out = out @ self.mixing  # it is its own inverse
+        lanes.append(stored(k, self.spec.key_format, self.spec.key_scales),
+                     stored(v, self.spec.value_format, self.spec.value_scales),
                      integers.expand(batch, network.kv_heads, count))
         self._note(lanes, weights, q.view(*grouped, dim), plain.reshape(*grouped, dim))
         return out.view(batch, network.query_heads, count, dim)

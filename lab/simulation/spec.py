@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .formats import is_format
+from .formats import SCALES, is_format
 
 BLOCK = 32  # tokens a step reads; selection happens between steps
 
@@ -23,7 +23,10 @@ class Spec:
     recent: int = 16  # newest tokens that always stay, within the budget
     key_format: str = "bf16"
     value_format: str = "bf16"
+    key_scales: str = "token"  # SCALES: whose 16 elements share a scale
+    value_scales: str = "token"
     rotate_keys: bool = False  # Hadamard, before they are quantised
+    rotate_values: bool = False  # and back again, when they have been read
     residue: float | None = None  # logit = q.mean + residue * ln(evicted); 1 is the project's
     window: int = 8  # rkv: the newest queries that score
     # anticipate:
@@ -47,6 +50,8 @@ class Spec:
         need(self.reduce in REDUCTIONS, f"reduce {self.reduce!r}: one of {REDUCTIONS}")
         need(is_format(self.key_format), f"key_format {self.key_format!r}")
         need(is_format(self.value_format), f"value_format {self.value_format!r}")
+        need(self.key_scales in SCALES, f"key_scales {self.key_scales!r}: one of {SCALES}")
+        need(self.value_scales in SCALES, f"value_scales {self.value_scales!r}: one of {SCALES}")
         need(self.policy == "full" or self.budget > self.recent,
              f"a budget of {self.budget} must be above recent = {self.recent}")
         need(self.interval > 0 and self.interval % BLOCK == 0,

@@ -15,13 +15,16 @@ A sweep is a JSON object:
      "runs": [{"name": "ours", "policy": "anticipate", "budget": [96, 128]}, ...]}
 
 For texts: "set": {"read": 4096, "pinned": 4}, "codebook": {"read": 4096, "per_block": 24}, of
-lab/likelihood. A list of budgets makes a run of each. The fields of a run: spec.py. The first line
-printed tells what the others have in common. Paths in the command are taken from where it is run.
+lab/likelihood. A list, of budgets or formats, makes a run of each; several lists, of each with each.
+The fields of a run: spec.py. The first line printed tells what the others have in common. Paths in
+the command are taken from where it is run.
 """
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
+import itertools
 import json
 import pathlib
 import sys
@@ -37,21 +40,26 @@ _LAB = pathlib.Path(__file__).resolve().parents[1]
 _REASONER = _LAB / "reasoner" / "model"
 _PROBLEMS = _LAB / "reasoner" / "problems"
 _TEXTS = _LAB / "likelihood"
-_TOGETHER = 8  # texts: runs beside one full run
+_LISTS = [f.name for f in dataclasses.fields(Spec) if isinstance(f.default, tuple)]
 
 
 def read_runs(sweep: dict, only: str | None) -> list[Spec]:
     specs = []
     for run in sweep["runs"]:
         fields = {**sweep.get("common", {}), **run}
-        budgets = fields.get("budget", 0)
-        for budget in budgets if isinstance(budgets, list) else [budgets]:
-            specs.append(read_spec({**fields, "budget": budget}))
+        listed = [name for name, value in fields.items()
+                  if isinstance(value, list) and name not in _LISTS]
+        for chosen in itertools.product(*(fields[name] for name in listed)):
+            specs.append(read_spec({**fields, **dict(zip(listed, chosen))}))
     return [spec for spec in specs if only is None or only in spec.name]
 
 
+def needs_codebook(specs: list[Spec]) -> bool:
+    return any(spec.policy == "anticipate" for spec in specs)
+
+
 def rounded(figures: dict[str, float]) -> dict[str, float]:
-    digits = {"live": None, "seconds": 1}
+    digits = {"live": None, "lane_bytes": None, "bytes_percent": 2, "seconds": 1}
     return {name: round(value, digits.get(name, 4)) for name, value in figures.items()}
 
 
@@ -62,7 +70,7 @@ def show(line: dict) -> None:
 def run_chains(network: Network, sweep: dict, specs: list[Spec], file: pathlib.Path | None) -> None:
     if file is not None:
         books = FileCodebook(file, network)
-    else:
+    elif needs_codebook(specs):
         how = sweep["codebook"]
         tokens, lengths = chains.pack(
             chains.load(_PROBLEMS / "calibration.jsonl", *how["tokens"], how["count"]),
@@ -76,7 +84,7 @@ def run_chains(network: Network, sweep: dict, specs: list[Spec], file: pathlib.P
     show({"chains": len(held_out), "tokens_mean": round(lengths.double().mean().item()),
           "tokens_max": int(lengths.max()), "pinned": pinned})
     for spec in specs:
-        book = books.of(spec.queries if spec.policy == "anticipate" else 0)
+        book = books.of(spec.queries) if spec.policy == "anticipate" else None
         figures = chains.judge(network, tokens, lengths, spec, pinned, book)
         show({**to_line(spec), **rounded(figures)})
 
@@ -89,18 +97,18 @@ def run_texts(network: Network, sweep: dict, specs: list[Spec], model: pathlib.P
 
     if file is not None:
         books = FileCodebook(file, network)
-    else:
+    elif needs_codebook(specs):
         how = sweep["codebook"]
         tokens = read("calibration", how["read"])
         lengths = torch.full((len(tokens),), tokens.shape[1], device=network.device)
         books = Codebooks(sample_queries(network, tokens, lengths, how["per_block"]))
     tokens = read("texts", sweep["set"]["read"])
     show({"texts": len(tokens), "tokens": tokens.shape[1], "pinned": sweep["set"]["pinned"]})
-    for first in range(0, len(specs), _TOGETHER):
-        group = specs[first:first + _TOGETHER]
-        for spec, figures in zip(group, texts.judge(network, tokens, group, sweep["set"]["pinned"],
-                                                    books)):
-            show({**to_line(spec), **rounded(figures)})
+    truth = texts.full_states(network, tokens, sweep["set"]["pinned"])
+    for spec in specs:
+        book = books.of(spec.queries) if spec.policy == "anticipate" else None
+        figures = texts.judge(network, tokens, spec, sweep["set"]["pinned"], book, truth)
+        show({**to_line(spec), **rounded(figures)})
 
 
 def main() -> int:

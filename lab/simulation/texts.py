@@ -22,29 +22,35 @@ def load(files: list[pathlib.Path], tokenizer: pathlib.Path, count: int) -> torc
     return torch.tensor([ids[:count] for ids in texts if len(ids) >= count])
 
 
-def judge(network: Network, tokens: torch.Tensor, specs: list[Spec], pinned: int,
-          codebooks) -> list[dict[str, float]]:
-    """All specs at once, beside one full run."""
-    start = time.time()
+def full_states(network: Network, tokens: torch.Tensor, pinned: int) -> torch.Tensor:
+    """What the head reads with the full cache in bf16: [texts, tokens, width]."""
     full = Run(network, Spec("full", "full"), pinned)
-    runs = [Run(network, spec, pinned, codebooks.of(spec.queries)) for spec in specs]
+    return torch.cat([full.step(tokens[:, first:first + BLOCK])
+                      for first in range(0, tokens.shape[1], BLOCK)], 1)
+
+
+def judge(network: Network, tokens: torch.Tensor, spec: Spec, pinned: int,
+          codebook: list[torch.Tensor] | None, truth: torch.Tensor) -> dict[str, float]:
+    """truth: full_states of these tokens."""
+    start = time.time()
+    run = Run(network, spec, pinned, codebook)
     half = tokens.shape[1] // 2
-    divergence, late, agree = torch.zeros(3, len(specs), dtype=torch.float64, device=network.device)
+    divergence, late, agree = torch.zeros(3, dtype=torch.float64, device=network.device)
     judged = judged_late = 0
     for first in range(0, tokens.shape[1], BLOCK):
-        block = tokens[:, first:first + BLOCK]
-        truth = network.logits(full.step(block)).log_softmax(-1)
-        judged += block.numel() * (first >= JUDGED_FROM)
-        judged_late += block.numel() * (first >= half)
-        for i, run in enumerate(runs):
-            guess = network.logits(run.step(block)).log_softmax(-1)
-            if first < JUDGED_FROM:
-                continue
-            kl = (truth.exp() * (truth - guess)).sum(-1).double().sum()
-            divergence[i] += kl
-            late[i] += kl * (first >= half)
-            agree[i] += (truth.argmax(-1) == guess.argmax(-1)).double().sum()
-    seconds = time.time() - start
-    return [{"kl": divergence[i].item() / judged, "kl_last_half": late[i].item() / judged_late,
-             "top1": agree[i].item() / judged, "live": run.live, "seconds": seconds}
-            for i, run in enumerate(runs)]
+        block = slice(first, first + BLOCK)
+        hidden = run.step(tokens[:, block])
+        if first < JUDGED_FROM:
+            continue
+        guess = network.logits(hidden).log_softmax(-1)
+        wanted = network.logits(truth[:, block]).log_softmax(-1)
+        kl = (wanted.exp() * (wanted - guess)).sum(-1).double().sum()
+        divergence += kl
+        agree += (wanted.argmax(-1) == guess.argmax(-1)).double().sum()
+        judged += tokens[:, block].numel()
+        if first >= half:
+            late += kl
+            judged_late += tokens[:, block].numel()
+    return {"kl": divergence.item() / judged, "kl_last_half": late.item() / judged_late,
+            "top1": agree.item() / judged, "live": run.live, **run.storage.figures(),
+            "seconds": time.time() - start}
