@@ -78,15 +78,10 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const Options& options, const Nam
 
 absl::Status Run(const Options& options) {
   KV_ASSIGN_OR_RETURN(const ModelConfig config, KnownShape(options.shape));
-  KV_ASSIGN_OR_RETURN(const auto policies, FleetPolicies(config.layers));
-  for (const std::string& name : options.policies) {
-    const auto policy = std::find_if(policies.begin(), policies.end(),
-                                     [&](const NamedPolicy& p) { return p.name == name; });
-    if (policy == policies.end()) {
-      return absl::InvalidArgumentError("no policy is called " + name);
-    }
+  KV_ASSIGN_OR_RETURN(const auto policies, FleetPolicies(config.layers, options.policies));
+  for (const NamedPolicy& policy : policies) {
     for (const uint32_t batch : options.batches) {
-      KV_ASSIGN_OR_RETURN(const auto line, Measure(options, *policy, batch));
+      KV_ASSIGN_OR_RETURN(const auto line, Measure(options, policy, batch));
       std::printf("%s\n", line.dump().c_str());
       std::fflush(stdout);
     }

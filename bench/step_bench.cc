@@ -98,21 +98,16 @@ absl::StatusOr<int> Run(const Options& options) {
   KV_ASSIGN_OR_RETURN(const cuda::Stream stream, cuda::NewStream());
   KV_ASSIGN_OR_RETURN(const Ceilings ceilings, MeasureCeilings(stream.get()));
   KV_ASSIGN_OR_RETURN(GpuFleet gpu, NewGpuFleet(options.fleet));
-  KV_ASSIGN_OR_RETURN(const auto policies, FleetPolicies(gpu.shape.layers));
+  KV_ASSIGN_OR_RETURN(const auto policies, FleetPolicies(gpu.shape.layers, options.policies));
   KV_ASSIGN_OR_RETURN(Json device, DeviceLine("step", ceilings));
   device["model"] = "synthetic:" + options.fleet.shape;
   device["thoughts"] = "simulated: R 50 %, E 30 %, T 20 % of windows";
   device["steps"] = options.steps;
   std::printf("%s\n", device.dump().c_str());
-  for (const std::string& name : options.policies) {
-    const auto policy = std::find_if(policies.begin(), policies.end(),
-                                     [&](const NamedPolicy& p) { return p.name == name; });
-    if (policy == policies.end()) {
-      return absl::InvalidArgumentError("no policy is called " + name);
-    }
+  for (const NamedPolicy& policy : policies) {
     for (const uint32_t batch : options.batches) {
-      const FleetOptions fleet = FleetFor(options, policy->spec, batch, gpu);
-      Json line = {{"bench", "step"}, {"policy", name}, {"batch", batch}};
+      const FleetOptions fleet = FleetFor(options, policy.spec, batch, gpu);
+      Json line = {{"bench", "step"}, {"policy", policy.name}, {"batch", batch}};
       const absl::Status status = Measure(options, ceilings, fleet, *recorder, gpu, &line);
       if (!status.ok()) {
         line[absl::IsResourceExhausted(status) ? "skipped" : "failed"] = status.message();

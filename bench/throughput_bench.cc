@@ -103,7 +103,7 @@ absl::StatusOr<int> Run(const Options& options) {
   KV_ASSIGN_OR_RETURN(const cuda::Stream stream, cuda::NewStream());
   KV_ASSIGN_OR_RETURN(const Ceilings ceilings, MeasureCeilings(stream.get()));
   KV_ASSIGN_OR_RETURN(GpuFleet gpu, NewGpuFleet(options.fleet));
-  KV_ASSIGN_OR_RETURN(const auto policies, FleetPolicies(gpu.shape.layers));
+  KV_ASSIGN_OR_RETURN(const auto policies, FleetPolicies(gpu.shape.layers, options.policies));
   KV_ASSIGN_OR_RETURN(Json device, DeviceLine("throughput", ceilings));
   device["model"] = "synthetic:" + options.fleet.shape;
   device["thoughts"] = "simulated: R 50 %, E 30 %, T 20 % of windows";
@@ -116,10 +116,6 @@ absl::StatusOr<int> Run(const Options& options) {
   const std::unique_ptr<EnergyMeter> energy = NewEnergyMeter();
   int failed = 0;
   for (const NamedPolicy& policy : policies) {
-    const auto& wanted = options.policies;
-    if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), policy.name) == wanted.end()) {
-      continue;
-    }
     for (const uint32_t batch : options.batches) {
       Json line = {{"bench", "throughput"}, {"policy", policy.name}};
       line["kind"] = batch == 0 ? "largest" : "equal";

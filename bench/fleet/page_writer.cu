@@ -116,6 +116,10 @@ absl::StatusOr<cuda::DeviceBytes> Upload(const std::vector<T>& values, cudaStrea
 
 absl::Status WritePages(const cuda::DevicePool& pool, const PretendBackend& recorded,
                         uint32_t open_groups, cudaStream_t stream) {
+  if (pool.slot_scores || pool.residue) {
+    return absl::UnimplementedError(
+        "pretended pages have neither CacheShape::slot_scores nor CacheShape::residue");
+  }
   const CacheShape shape = {
       .layers = pool.layers, .kv_heads = pool.kv_heads, .head_dim = pool.head_dim};
   Images images;

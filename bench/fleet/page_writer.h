@@ -11,7 +11,8 @@
 
 namespace palimpsest::bench {
 
-// Writes the pages of every record that has any. Waits for `stream`.
+// Writes the pages of every record that has any. Waits for `stream`. Unimplemented for a pool with
+// scores of slots or residues: what a past would have left there isn't pretended.
 absl::Status WritePages(const cuda::DevicePool& pool, const PretendBackend& recorded,
                         uint32_t open_groups, cudaStream_t stream);
 

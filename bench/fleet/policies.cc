@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/fleet/policies.h"
 
+#include <algorithm>
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "bench/fleet/fleet.h"
 #include "common/base/status_macros.h"
 
@@ -18,7 +20,9 @@ std::vector<uint32_t> SparsityLayers(int layers) {
   return chosen;
 }
 
-absl::StatusOr<std::vector<NamedPolicy>> FleetPolicies(int layers) {
+namespace {
+
+absl::StatusOr<std::vector<NamedPolicy>> AllPolicies(int layers) {
   std::vector<NamedPolicy> policies;
   KV_ASSIGN_OR_RETURN(const PolicySpec full, DefaultSpec("full"));
   policies.push_back({"full bf16", full});
@@ -35,6 +39,28 @@ absl::StatusOr<std::vector<NamedPolicy>> FleetPolicies(int layers) {
     policies.push_back({absl::StrCat("thinkv k=", budget), thinkv});
   }
   return policies;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<NamedPolicy>> FleetPolicies(int layers,
+                                                       const std::vector<std::string>& names) {
+  KV_ASSIGN_OR_RETURN(const std::vector<NamedPolicy> all, AllPolicies(layers));
+  if (names.empty()) return all;
+  std::vector<NamedPolicy> chosen;
+  for (const std::string& name : names) {
+    const auto found = std::find_if(all.begin(), all.end(),
+                                    [&](const NamedPolicy& policy) { return policy.name == name; });
+    if (found == all.end()) {
+      const auto append_name = [](std::string* out, const NamedPolicy& policy) {
+        absl::StrAppend(out, "'", policy.name, "'");
+      };
+      return absl::InvalidArgumentError(absl::StrCat("--policy: '", name, "' is none of ",
+                                                     absl::StrJoin(all, ", ", append_name)));
+    }
+    chosen.push_back(*found);
+  }
+  return chosen;
 }
 
 }  // namespace palimpsest::bench

@@ -19,7 +19,9 @@ struct NamedPolicy {
 // The layers that sparsity is measured in: four, as in the paper.
 std::vector<uint32_t> SparsityLayers(int layers);
 
-// "full bf16", "full fp8", "window", "thinkv k=512", "thinkv k=1024", "thinkv k=2048".
-absl::StatusOr<std::vector<NamedPolicy>> FleetPolicies(int layers);
+// Those of `names`, or all where it is empty. InvalidArgument lists what there is. None of them
+// wants scores of slots, kept queries, a codebook or a residue, which fleets don't have.
+absl::StatusOr<std::vector<NamedPolicy>> FleetPolicies(int layers,
+                                                       const std::vector<std::string>& names);
 
 }  // namespace palimpsest::bench

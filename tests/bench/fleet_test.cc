@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "bench/fleet/policies.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "services/decode/model/cpu_model.h"
 #include "tests/decode/engine/tiny_config.h"
@@ -112,6 +113,18 @@ TEST_F(FleetTest, TheLargestBatchIsWhatTheFullCacheLeavesRoomFor) {
   options.batch = 14;
   EXPECT_EQ(fleet_->Start(options).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(fleet_->Stop(), absl::OkStatus());
+}
+
+TEST(FleetPoliciesTest, AreChosenByNameAndNeverSilentlyNone) {
+  EXPECT_EQ(FleetPolicies(32, {})->size(), 6u);
+  const auto chosen = FleetPolicies(32, {"thinkv k=512", "full fp8"});
+  ASSERT_TRUE(chosen.ok()) << chosen.status();
+  EXPECT_EQ((*chosen)[0].spec.budget_tokens, 512u);
+  EXPECT_EQ((*chosen)[1].spec.name, "full");
+  const absl::Status unknown = FleetPolicies(32, {"full fp8", "h2o"}).status();
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(unknown.message()),
+              testing::AllOf(testing::HasSubstr("'h2o'"), testing::HasSubstr("'full bf16', ")));
 }
 
 }  // namespace
