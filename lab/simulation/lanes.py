@@ -24,6 +24,11 @@ class Lanes:
     def count(self) -> int:
         return 0 if self.keys is None else self.keys.shape[2]
 
+    @property
+    def dead(self) -> torch.Tensor | None:
+        """[batch, KV heads, live]: slots that hold nothing. None: none does."""
+        return None
+
     def append(self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor) -> None:
         if self.keys is None:
             self.keys, self.values, self.positions = keys, values, positions

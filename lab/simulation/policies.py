@@ -113,6 +113,8 @@ class Scorer:
         k, v, scale = lanes.keys, lanes.values, self.network.logit_scale
         score = self.spec.score
         logits = queries @ k.transpose(-1, -2) * scale
+        if lanes.dead is not None:
+            logits = logits.masked_fill(lanes.dead[:, :, None], float("-inf"))
         if not self.spec.score_prompt:
             prompt = (lanes.positions < self.pinned)[:, :, None]
             logits = logits.masked_fill(prompt, float("-inf"))
