@@ -49,9 +49,10 @@ def prompt_tokens(chains: list[bytes]) -> int:
 
 
 def judge(network: Network, tokens: torch.Tensor, lengths: torch.Tensor, spec: Spec, pinned: int,
-          codebook: list[torch.Tensor] | None) -> dict[str, float]:
+          codebook: list[torch.Tensor] | None, centres: list[torch.Tensor] | None = None
+          ) -> dict[str, float]:
     start = time.time()
-    run = Run(network, spec, pinned, codebook)
+    run = Run(network, spec, pinned, codebook, centres)
     wrong = torch.zeros(len(tokens), dtype=torch.long, device=network.device)
     loss = torch.zeros((), dtype=torch.float64, device=network.device)
     following = torch.cat([tokens[:, 1:], tokens[:, -1:]], 1)

@@ -24,12 +24,17 @@ SeeQueries = Callable[[int, torch.Tensor], None]
 
 class Run:
     def __init__(self, network: Network, spec: Spec, pinned: int,
-                 codebook: list[torch.Tensor] | None = None, see: SeeQueries | None = None):
+                 codebook: list[torch.Tensor] | None = None,
+                 centres: list[torch.Tensor] | None = None, see: SeeQueries | None = None):
         """pinned: tokens of the prompt, never evicted and not in the budget. codebook: a tensor
-        [query heads, queries, dim] before RoPE for each layer; the first spec.queries are used."""
+        [query heads, queries, dim] before RoPE for each layer; the first spec.queries are used.
+        centres: for spec.centre_keys, of each layer [KV heads, 1, dim]."""
         self.network, self.spec, self.pinned, self.see = network, spec, pinned, see
         self.mixing = hadamard(network.head_dim, network.device)
         self.hadamard = self.mixing if spec.rotate_keys else None
+        self.centres = centres if spec.centre_keys else None
+        if spec.centre_keys and centres is None:
+            raise ValueError(f"{spec.name}: no mean keys to take from them")
         self.lanes = [Lanes() for _ in range(network.layers)]
         self.scorer = Scorer(network, spec, pinned, codebook, self.hadamard)
         self.next = 0  # position of the next block
@@ -68,6 +73,8 @@ class Run:
         if self.see is not None:
             self.see(layer, plain)
         q, k = network.rotate(plain, positions), network.rotate(k, positions)
+        if self.centres is not None:
+            k = k - self.centres[layer]
         if self.hadamard is not None:
             q, k = q @ self.hadamard, k @ self.hadamard
         if self.spec.rotate_values:

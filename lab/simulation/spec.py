@@ -25,6 +25,7 @@ class Spec:
     value_format: str = "bf16"
     key_scales: str = "token"  # SCALES: whose 16 elements share a scale
     value_scales: str = "token"
+    centre_keys: bool = False  # less their mean over other texts, see centres.py
     rotate_keys: bool = False  # Hadamard, before they are quantised
     rotate_values: bool = False  # and back again, when they have been read
     residue: float | None = None  # logit = q.mean + residue * ln(evicted); 1 is the project's

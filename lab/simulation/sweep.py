@@ -28,10 +28,12 @@ import itertools
 import json
 import pathlib
 import sys
+from typing import Callable
 
 import torch
 
 from . import chains, texts
+from .centres import mean_keys
 from .codebook import Codebooks, FileCodebook, sample_queries
 from .network import Network
 from .spec import Spec, read_spec, to_line
@@ -54,10 +56,6 @@ def read_runs(sweep: dict, only: str | None) -> list[Spec]:
     return [spec for spec in specs if only is None or only in spec.name]
 
 
-def needs_codebook(specs: list[Spec]) -> bool:
-    return any(spec.policy == "anticipate" for spec in specs)
-
-
 def rounded(figures: dict[str, float]) -> dict[str, float]:
     digits = {"live": None, "lane_bytes": None, "bytes_percent": 2, "seconds": 1}
     return {name: round(value, digits.get(name, 4)) for name, value in figures.items()}
@@ -67,16 +65,41 @@ def show(line: dict) -> None:
     print(json.dumps(line), flush=True)
 
 
+class Calibration:
+    """What runs need that is learnt from other texts, made when the first one asks for it."""
+
+    def __init__(self, network: Network, file: pathlib.Path | None, per_block: int,
+                 read: Callable[[], tuple[torch.Tensor, torch.Tensor]]):
+        """file: a codebook, instead of sampling. read: tokens [texts, n] and their lengths."""
+        self._network, self._file, self._per_block, self._read = network, file, per_block, read
+        self._books: Codebooks | FileCodebook | None = None
+        self._centres: list[torch.Tensor] | None = None
+
+    def codebook(self, spec: Spec) -> list[torch.Tensor] | None:
+        if spec.policy != "anticipate":
+            return None
+        if self._books is None and self._file is not None:
+            self._books = FileCodebook(self._file, self._network)
+        elif self._books is None:
+            self._books = Codebooks(sample_queries(self._network, *self._read(), self._per_block))
+        return self._books.of(spec.queries)
+
+    def centres(self, spec: Spec) -> list[torch.Tensor] | None:
+        if spec.centre_keys and self._centres is None:
+            self._centres = mean_keys(self._network, *self._read())
+        return self._centres
+
+
 def run_chains(network: Network, sweep: dict, specs: list[Spec], file: pathlib.Path | None) -> None:
-    if file is not None:
-        books = FileCodebook(file, network)
-    elif needs_codebook(specs):
-        how = sweep["codebook"]
+    how = sweep["codebook"]
+
+    def read() -> tuple[torch.Tensor, torch.Tensor]:
         tokens, lengths = chains.pack(
             chains.load(_PROBLEMS / "calibration.jsonl", *how["tokens"], how["count"]),
             network.device)
-        books = Codebooks(sample_queries(network, tokens[:, :how["read"]],
-                                         lengths.clamp(max=how["read"]), how["per_block"]))
+        return tokens[:, :how["read"]], lengths.clamp(max=how["read"])
+
+    learnt = Calibration(network, file, how["per_block"], read)
     held_out = chains.load(_PROBLEMS / "heldout.jsonl", *sweep["set"]["tokens"],
                            sweep["set"]["count"])
     tokens, lengths = chains.pack(held_out, network.device)
@@ -84,30 +107,29 @@ def run_chains(network: Network, sweep: dict, specs: list[Spec], file: pathlib.P
     show({"chains": len(held_out), "tokens_mean": round(lengths.double().mean().item()),
           "tokens_max": int(lengths.max()), "pinned": pinned})
     for spec in specs:
-        book = books.of(spec.queries) if spec.policy == "anticipate" else None
-        figures = chains.judge(network, tokens, lengths, spec, pinned, book)
+        figures = chains.judge(network, tokens, lengths, spec, pinned, learnt.codebook(spec),
+                               learnt.centres(spec))
         show({**to_line(spec), **rounded(figures)})
 
 
 def run_texts(network: Network, sweep: dict, specs: list[Spec], model: pathlib.Path,
               file: pathlib.Path | None) -> None:
-    def read(folder: str, count: int) -> torch.Tensor:
+    def load(folder: str, count: int) -> torch.Tensor:
         files = sorted((_TEXTS / folder).glob("*.txt"))
         return texts.load(files, model / "tokenizer.json", count).to(network.device)
 
-    if file is not None:
-        books = FileCodebook(file, network)
-    elif needs_codebook(specs):
-        how = sweep["codebook"]
-        tokens = read("calibration", how["read"])
-        lengths = torch.full((len(tokens),), tokens.shape[1], device=network.device)
-        books = Codebooks(sample_queries(network, tokens, lengths, how["per_block"]))
-    tokens = read("texts", sweep["set"]["read"])
-    show({"texts": len(tokens), "tokens": tokens.shape[1], "pinned": sweep["set"]["pinned"]})
-    truth = texts.full_states(network, tokens, sweep["set"]["pinned"])
+    def read() -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = load("calibration", sweep["codebook"]["read"])
+        return tokens, torch.full((len(tokens),), tokens.shape[1], device=network.device)
+
+    learnt = Calibration(network, file, sweep["codebook"]["per_block"], read)
+    tokens = load("texts", sweep["set"]["read"])
+    pinned = sweep["set"]["pinned"]
+    show({"texts": len(tokens), "tokens": tokens.shape[1], "pinned": pinned})
+    truth = texts.full_states(network, tokens, pinned)
     for spec in specs:
-        book = books.of(spec.queries) if spec.policy == "anticipate" else None
-        figures = texts.judge(network, tokens, spec, sweep["set"]["pinned"], book, truth)
+        figures = texts.judge(network, tokens, spec, pinned, learnt.codebook(spec),
+                              learnt.centres(spec), truth)
         show({**to_line(spec), **rounded(figures)})
 
 

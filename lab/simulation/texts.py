@@ -30,10 +30,11 @@ def full_states(network: Network, tokens: torch.Tensor, pinned: int) -> torch.Te
 
 
 def judge(network: Network, tokens: torch.Tensor, spec: Spec, pinned: int,
-          codebook: list[torch.Tensor] | None, truth: torch.Tensor) -> dict[str, float]:
+          codebook: list[torch.Tensor] | None, centres: list[torch.Tensor] | None,
+          truth: torch.Tensor) -> dict[str, float]:
     """truth: full_states of these tokens."""
     start = time.time()
-    run = Run(network, spec, pinned, codebook)
+    run = Run(network, spec, pinned, codebook, centres)
     half = tokens.shape[1] // 2
     divergence, late, agree = torch.zeros(3, dtype=torch.float64, device=network.device)
     judged = judged_late = 0

@@ -11,11 +11,15 @@ torch = pytest.importorskip("torch")
 if not hasattr(torch, "float8_e4m3fn"):
     pytest.skip("this PyTorch has no float8_e4m3fn", allow_module_level=True)
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "lab"))
+LAB = pathlib.Path(__file__).resolve().parents[2] / "lab"
+sys.path.insert(0, str(LAB))
 
+from reasoner import countdown  # noqa: E402
+from simulation.centres import mean_keys  # noqa: E402
 from simulation.formats import FORMATS, SCALES, bytes_of, stored  # noqa: E402
 from simulation.lanes import Lanes  # noqa: E402
-from simulation.network import hadamard  # noqa: E402
+from simulation.network import Network, hadamard  # noqa: E402
+from simulation.run import Run  # noqa: E402
 from simulation.spec import Spec  # noqa: E402
 from simulation.storage import Storage  # noqa: E402
 
@@ -147,3 +151,24 @@ def test_percent_is_of_all_tokens_in_bf16():
 def test_the_rotation_is_its_own_inverse(dim):
     h = hadamard(dim, "cpu")
     assert torch.allclose(h @ h, torch.eye(dim), atol=1e-6)
+
+
+def test_centring_and_rotating_change_no_prediction_but_by_rounding():
+    torch.set_grad_enabled(False)
+    network = Network(LAB / "reasoner" / "model", "cpu")
+    tokens = torch.tensor([list(countdown.solve([23, 18, 16], 80).tokens)[:96]])
+    centres = mean_keys(network, tokens, torch.tensor([90]))
+
+    def read(**fields) -> torch.Tensor:
+        run = Run(network, Spec("x", "full", **fields), 0, centres=centres)
+        return torch.cat([run.step(part) for part in tokens.split(32, 1)], 1)
+
+    plain = read()
+
+    def change(**fields) -> float:
+        return ((read(**fields) - plain).norm() / plain.norm()).item()
+
+    all_three = {"centre_keys": True, "rotate_keys": True, "rotate_values": True}
+    for name in all_three:
+        assert change(**{name: True}) < 0.01
+    assert change(**all_three) < 0.01 < change(key_format="int2")
