@@ -12,6 +12,7 @@
 #include <string>
 #include <thread>
 
+#include "services/cli/client/store_client.h"
 #include "services/decode/store_client/store_client.h"
 #include "tests/kvstore/store_fixture.h"
 
@@ -26,6 +27,16 @@ inline bool WaitFor(const std::function<bool()>& condition, milliseconds deadlin
     std::this_thread::sleep_for(milliseconds(2));
   }
   return true;
+}
+
+// What `palimpsest status` would be told.
+inline absl::StatusOr<StoreStatus> AskStatus(uint16_t port, const StatusQuery& query = {}) {
+  absl::StatusOr<StoreStatus> status = absl::UnknownError("no answer");
+  cli::WithEventLoop([&](cli::EventLoop& loop) {
+    status = cli::AskStore(&loop, {.port = port}, query, std::chrono::seconds(20));
+    return 0;
+  });
+  return status;
 }
 
 class CountingObserver final : public StoreClientObserver {

@@ -12,7 +12,6 @@
 #include <cstdio>
 #include <random>
 
-#include "common/rpc/store_status.h"
 #include "tests/kvstore/client_harness.h"
 
 namespace palimpsest {
@@ -91,9 +90,7 @@ class StoreProcessTest : public ::testing::Test {
     client_ = NewStoreClient(ClientOptions(process_->port(), &observer_, heartbeat));
   }
 
-  absl::StatusOr<StoreStatus> Status() {
-    return FetchStoreStatus("127.0.0.1:" + std::to_string(process_->port()), {}, kLong);
-  }
+  absl::StatusOr<StoreStatus> Status() { return AskStatus(process_->port()); }
 
   std::unique_ptr<StoreProcess> process_;
   CountingObserver observer_;

@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "common/rpc/store_status.h"
 #include "services/kvstore/server.h"
 #include "tests/kvstore/client_harness.h"
 
@@ -39,8 +38,7 @@ class StoreClientTest : public ::testing::Test {
   void StartClient() { client_ = NewStoreClient(ClientOptions(port_, &observer_)); }
 
   StoreStatus Status() {
-    const auto status =
-        FetchStoreStatus("127.0.0.1:" + std::to_string(port_), {.sequences_max = 10}, kLong);
+    const auto status = AskStatus(port_, {.sequences_max = 10});
     EXPECT_TRUE(status.ok()) << status.status();
     return status.ok() ? *status : StoreStatus{};
   }
@@ -237,8 +235,7 @@ TEST_F(StoreClientTest, ACredentialThatIsWrongIsRefusedAndTriedAgain) {
   options.credential = "sesame";
   client_ = NewStoreClient(options);
   EXPECT_TRUE(WaitConnected(*client_));
-  EXPECT_EQ(FetchStoreStatus(options.endpoint, {}, kLong).status().code(),
-            absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(AskStatus(port_).status().code(), absl::StatusCode::kPermissionDenied);
 }
 
 TEST_F(StoreClientTest, HeartbeatsKeepAnIdleSessionOpen) {
