@@ -40,6 +40,9 @@ struct Request {
   # A generated token of this list ends the chain and is part of it. Empty: the model's own.
   sampling @4 :Sampling;
   policy @5 :Types.PolicySpec;
+  # May be null or leave fields out. Where it names no policy, what it leaves out is as in the
+  # default of its tenant, or else of the worker; where it names one, as in that policy's own
+  # default. A calibration that is left out is the model's.
 }
 
 struct Sampling {
@@ -136,6 +139,8 @@ struct WorkerStatus {
   # Running ones, at most 1024.
   reregistrations @16 :UInt64;
   # Sequences registered again because the store had lost them, or a plan was made without it.
+  defaultPolicy @17 :Types.PolicySpec;
+  # Of requests that name none, for tenants without a default of their own. Null: not told.
 
   enum StoreState {
     none @0;

@@ -44,7 +44,9 @@ struct ClassFormats {
 
 struct PolicySpec {
   # The policy of one sequence. The store refuses a spec its policy library does not accept
-  # (`invalid`, naming the field).
+  # (`invalid`, naming the field). Between a worker and a store every field is set. In a request an
+  # empty text, an empty list, 0 and null formats leave a field out: Request.policy in decode.capnp
+  # says what is taken instead.
   name @0 :Text;
   # One of the policies the store knows, e.g. "thinkv".
   budgetTokens @1 :UInt32;

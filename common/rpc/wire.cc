@@ -30,6 +30,17 @@ absl::Status ReadPageFormat(wire::PageFormat::Reader reader, const char* field, 
   return absl::OkStatus();
 }
 
+absl::StatusOr<ClassFormats> ReadClassFormats(wire::ClassFormats::Reader reader) {
+  ClassFormats formats;
+  KV_RETURN_IF_ERROR(ReadPageFormat(reader.getTransition(), "policy.formats.transition",
+                                    formats.by_thought[Index(Thought::kTransition)]));
+  KV_RETURN_IF_ERROR(ReadPageFormat(reader.getExecution(), "policy.formats.execution",
+                                    formats.by_thought[Index(Thought::kExecution)]));
+  KV_RETURN_IF_ERROR(ReadPageFormat(reader.getReasoning(), "policy.formats.reasoning",
+                                    formats.by_thought[Index(Thought::kReasoning)]));
+  return formats;
+}
+
 void WritePageFormat(const PageFormat& format, wire::PageFormat::Builder builder) {
   builder.setK(static_cast<wire::Format>(format.k));
   builder.setV(static_cast<wire::Format>(format.v));
@@ -45,27 +56,36 @@ void CopyList(const List& list, std::vector<T>& values) {
 
 }  // namespace
 
-absl::StatusOr<PolicySpec> ReadPolicySpec(wire::PolicySpec::Reader reader) {
-  PolicySpec spec;
-  KV_ASSIGN_OR_RETURN(spec.name, ReadText(reader.getName(), "policy.name"));
-  spec.budget_tokens = reader.getBudgetTokens();
-  spec.window_tokens = reader.getWindowTokens();
+absl::StatusOr<PolicyChoice> ReadPolicyChoice(wire::PolicySpec::Reader reader) {
+  PolicyChoice choice;
+  KV_ASSIGN_OR_RETURN(choice.name, ReadText(reader.getName(), "policy.name"));
+  choice.budget_tokens = reader.getBudgetTokens();
+  choice.window_tokens = reader.getWindowTokens();
   KV_RETURN_IF_ERROR(CheckList(reader.getRetention(), kRetentionStepsMax, "policy.retention"));
-  CopyList(reader.getRetention(), spec.retention);
-  const auto formats = reader.getFormats();
-  auto& by_thought = spec.formats.by_thought;
-  KV_RETURN_IF_ERROR(ReadPageFormat(formats.getTransition(), "policy.formats.transition",
-                                    by_thought[Index(Thought::kTransition)]));
-  KV_RETURN_IF_ERROR(ReadPageFormat(formats.getExecution(), "policy.formats.execution",
-                                    by_thought[Index(Thought::kExecution)]));
-  KV_RETURN_IF_ERROR(ReadPageFormat(formats.getReasoning(), "policy.formats.reasoning",
-                                    by_thought[Index(Thought::kReasoning)]));
+  CopyList(reader.getRetention(), choice.retention);
+  if (reader.hasFormats()) {
+    KV_ASSIGN_OR_RETURN(choice.formats, ReadClassFormats(reader.getFormats()));
+  }
   KV_RETURN_IF_ERROR(
       CheckList(reader.getSparsityLayers(), limits::kSparsityLayersMax, "policy.sparsityLayers"));
-  CopyList(reader.getSparsityLayers(), spec.sparsity_layers);
+  CopyList(reader.getSparsityLayers(), choice.sparsity_layers);
   KV_RETURN_IF_ERROR(CheckList(reader.getTheta(), 2, "policy.theta"));
-  CopyList(reader.getTheta(), spec.theta);
-  return spec;
+  CopyList(reader.getTheta(), choice.theta);
+  return choice;
+}
+
+absl::StatusOr<PolicySpec> ReadPolicySpec(wire::PolicySpec::Reader reader) {
+  KV_ASSIGN_OR_RETURN(PolicyChoice said, ReadPolicyChoice(reader));
+  if (!said.formats.has_value()) {
+    return absl::InvalidArgumentError("policy.formats: expected those of all three classes");
+  }
+  return PolicySpec{.name = std::move(said.name),
+                    .budget_tokens = said.budget_tokens,
+                    .window_tokens = said.window_tokens,
+                    .retention = std::move(said.retention),
+                    .formats = *said.formats,
+                    .sparsity_layers = std::move(said.sparsity_layers),
+                    .theta = std::move(said.theta)};
 }
 
 namespace {
@@ -77,17 +97,23 @@ void WriteList(const Values& values, ListBuilder list) {
 
 }  // namespace
 
+void Write(const PolicyChoice& choice, wire::PolicySpec::Builder builder) {
+  builder.setName(CutText(choice.name));
+  builder.setBudgetTokens(choice.budget_tokens);
+  builder.setWindowTokens(choice.window_tokens);
+  WriteList(choice.retention, builder.initRetention(choice.retention.size()));
+  if (choice.formats.has_value()) {
+    auto formats = builder.initFormats();
+    WritePageFormat(choice.formats->of(Thought::kTransition), formats.initTransition());
+    WritePageFormat(choice.formats->of(Thought::kExecution), formats.initExecution());
+    WritePageFormat(choice.formats->of(Thought::kReasoning), formats.initReasoning());
+  }
+  WriteList(choice.sparsity_layers, builder.initSparsityLayers(choice.sparsity_layers.size()));
+  WriteList(choice.theta, builder.initTheta(choice.theta.size()));
+}
+
 void Write(const PolicySpec& spec, wire::PolicySpec::Builder builder) {
-  builder.setName(CutText(spec.name));
-  builder.setBudgetTokens(spec.budget_tokens);
-  builder.setWindowTokens(spec.window_tokens);
-  WriteList(spec.retention, builder.initRetention(spec.retention.size()));
-  auto formats = builder.initFormats();
-  WritePageFormat(spec.formats.of(Thought::kTransition), formats.initTransition());
-  WritePageFormat(spec.formats.of(Thought::kExecution), formats.initExecution());
-  WritePageFormat(spec.formats.of(Thought::kReasoning), formats.initReasoning());
-  WriteList(spec.sparsity_layers, builder.initSparsityLayers(spec.sparsity_layers.size()));
-  WriteList(spec.theta, builder.initTheta(spec.theta.size()));
+  Write(ChoiceOf(spec), builder);
 }
 
 namespace {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "absl/status/statusor.h"
+#include "common/policy/policy_choice.h"
 #include "common/rpc/messages.h"
 #include "proto/kvstore.capnp.h"
 #include "proto/types.capnp.h"
@@ -15,6 +16,8 @@ namespace palimpsest {
 
 Refusal ReadRefusal(wire::Refusal::Reader reader);  // a peer's text is cut, never refused
 absl::StatusOr<PolicySpec> ReadPolicySpec(wire::PolicySpec::Reader reader);
+// What a request says of its policy; whatever it leaves out is in order.
+absl::StatusOr<PolicyChoice> ReadPolicyChoice(wire::PolicySpec::Reader reader);
 absl::StatusOr<HelloMessage> ReadHello(wire::Hello::Reader reader);
 absl::StatusOr<SnapshotMessage> ReadSnapshot(wire::Snapshot::Reader reader);
 absl::StatusOr<ReportMessage> ReadReport(wire::Report::Reader reader);
@@ -25,6 +28,7 @@ absl::StatusOr<StoreStatus> ReadStoreStatus(wire::StoreStatus::Reader reader);
 
 void Write(const Refusal& refusal, wire::Refusal::Builder builder);
 void Write(const PolicySpec& spec, wire::PolicySpec::Builder builder);
+void Write(const PolicyChoice& choice, wire::PolicySpec::Builder builder);
 void Write(const HelloMessage& hello, wire::Hello::Builder builder);
 void Write(const SnapshotMessage& snapshot, wire::Snapshot::Builder builder);
 void Write(const ReportMessage& report, wire::Report::Builder builder);

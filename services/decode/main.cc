@@ -24,6 +24,7 @@
 #include "services/decode/model/calibration_file.h"
 #include "services/decode/model/fingerprint.h"
 #include "services/decode/model/query_codebook_file.h"
+#include "services/decode/policy_defaults.h"
 #include "services/decode/served_policies.h"
 #include "services/decode/server/decode_server.h"
 #include "services/decode/store_client/store_client.h"
@@ -87,10 +88,16 @@ absl::StatusOr<std::shared_ptr<const QueryCodebook>> FindCodebook(const WorkerSe
   return std::make_shared<const QueryCodebook>(std::move(file->codebook));
 }
 
+void TellDefaults(const PolicyDefaults& defaults, Log& log) {
+  log.Info("default policy",
+           {{"policy", Described(defaults.worker)}, {"because", defaults.because}});
+}
+
 // Everything a worker is made of, in the order it is built and torn down.
 struct Worker {
   std::unique_ptr<Clock> clock = NewSteadyClock();
   ModelSource source;
+  PolicyDefaults defaults;
   std::string device;
   std::unique_ptr<TimedBackend> backend;
   std::unique_ptr<Model> model;  // may use the backend's device
@@ -126,6 +133,8 @@ absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* 
                       FindCodebook(settings, worker.source, *log));
   KV_ASSIGN_OR_RETURN(const ServedPolicies served,
                       ServePolicies(settings.policies, codebook != nullptr));
+  KV_ASSIGN_OR_RETURN(worker.defaults, ChooseDefaults(settings.default_policy, {}, served));
+  TellDefaults(worker.defaults, *log);
   DeviceOptions device{.choice = settings.device,
                        .source = worker.source,
                        .open_groups = settings.batch_max,
@@ -188,7 +197,8 @@ class Loop {
          .lockstep = settings_.lockstep,
          .model_path = worker_.source.name(),
          .synthetic = worker_.source.is_synthetic(),
-         .model = worker_.model->config()},
+         .model = worker_.model->config(),
+         .policies = worker_.defaults},
         {.on_framing_refused = [this](FramingError) { Rejected(ConnectionRejection::kFraming); },
          .on_connection_limit = [this] { Rejected(ConnectionRejection::kLimit); }});
     auto engine_ended = kj::newPromiseAndFulfiller<void>();
@@ -302,13 +312,14 @@ int Main(int argc, char** argv) {
   health_options.statusz = [&worker] {
     const EngineSnapshot s = worker.engine->Snapshot();
     const ModelSource& source = worker.source;
-    return absl::StrCat("palimpsest-decode ", BuildVersion(), "\nmodel: ", source.name(),
-                        source.is_synthetic() ? ", RANDOM WEIGHTS: for speed only" : "",
-                        "\ndevice: ", worker.device, "\nchains: ", s.chains.size(), " running, ",
-                        s.waiting, " waiting\npool: ", s.pool.used_bytes, " of ",
-                        s.pool.capacity_bytes, " bytes used\ntokens decoded: ", s.tokens_decoded,
-                        "\nstore: ", s.store == StoreState::kConnected ? "connected" : "away",
-                        "\n");
+    return absl::StrCat(
+        "palimpsest-decode ", BuildVersion(), "\nmodel: ", source.name(),
+        source.is_synthetic() ? ", RANDOM WEIGHTS: for speed only" : "",
+        "\ndevice: ", worker.device, "\ndefault policy: ", Described(worker.defaults.worker),
+        "\nchains: ", s.chains.size(), " running, ", s.waiting,
+        " waiting\npool: ", s.pool.used_bytes, " of ", s.pool.capacity_bytes,
+        " bytes used\ntokens decoded: ", s.tokens_decoded,
+        "\nstore: ", s.store == StoreState::kConnected ? "connected" : "away", "\n");
   };
   absl::StatusOr<std::unique_ptr<HealthServer>> health = NewHealthServer(health_options);
   if (!health.ok()) {

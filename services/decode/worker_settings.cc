@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/decode/worker_settings.h"
 
+#include <optional>
+
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
 #include "services/decode/model/known_shapes.h"
 
 namespace palimpsest {
@@ -8,6 +12,39 @@ namespace palimpsest {
 using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
+
+namespace {
+
+absl::StatusOr<std::optional<ClassFormats>> ParseFormats(absl::string_view text) {
+  if (text.empty()) return std::nullopt;
+  KV_ASSIGN_OR_RETURN(const ClassFormats formats, ParseClassFormats(text));
+  return formats;
+}
+
+std::string FormatFormats(const std::optional<ClassFormats>& formats) {
+  return formats.has_value() ? ToString(*formats) : "";
+}
+
+// What requests get that do not say.
+void AddDefaults(SettingsTable* table, WorkerSettings* settings) {
+  PolicyChoice& choice = settings->default_policy;
+  std::vector<std::pair<std::string, std::string>> names = {{"auto", ""}};
+  for (const std::string& name : PolicyNames()) names.emplace_back(name, name);
+  table->Choice("default_policy", &choice.name, std::move(names),
+                "Of requests that name none; auto: anticipate where there is a codebook, else "
+                "thinkv, else the first of --policies.");
+  table->Integer("default_budget", &choice.budget_tokens, {0, limits::kPositionMax},
+                 "Its budget: tokens that may stay of a chain, prompt apart; 0: the policy's own.");
+  table->Integer(
+      "default_window", &choice.window_tokens, {0, kWindowTokensMax},
+      "Tokens from one choice of it to the next, a multiple of 16; 0: the policy's own.");
+  table->Parsed("default_formats", &choice.formats, ParseFormats, FormatFormats,
+                {"Precision of its pages: bf16, fp8, nvfp4, ternary, a K/V pair, R4E4T2, or "
+                 "R=...,E=...,T=...; by default the policy's own.",
+                 "nvfp4/ternary"});
+}
+
+}  // namespace
 
 std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) {
   auto table = std::make_unique<SettingsTable>(
@@ -30,6 +67,7 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
       {"Policies that requests may name. By default those that take no memory of their own: "
        "h2o and longflow take 4 bytes a slot and lane, rkv the newest 8 queries of a chain.",
        "full,thinkv,rkv"});
+  AddDefaults(table.get(), settings);
   table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
                 {"What to compute on: auto (the first GPU where there is a usable one, else the "
                  "CPU), cpu, cuda or cuda:N.",

@@ -10,6 +10,7 @@
 
 #include "common/base/log.h"
 #include "common/base/settings.h"
+#include "common/policy/policy_choice.h"
 #include "services/decode/device/device.h"
 
 namespace palimpsest {
@@ -21,6 +22,7 @@ struct WorkerSettings {
   std::string calibration;
   std::string codebook;
   std::vector<std::string> policies;  // empty: those that take no memory of their own
+  PolicyChoice default_policy;        // without a name: the best that is served
   Endpoint listen{.host = "127.0.0.1", .port = 7501};
   Endpoint metrics_listen{.host = "127.0.0.1", .port = 7502};
   std::string store;  // host:port; empty: none

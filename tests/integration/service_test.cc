@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "tests/integration/service_fixture.h"
 
@@ -15,6 +16,7 @@ namespace palimpsest::cli {
 namespace {
 
 using testing::AllOf;
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 void ExpectAllRight(const absl::StatusOr<RunResult>& run) {
@@ -242,7 +244,8 @@ TEST_F(ServiceTest, APoolTooSmallRefusesTypedAndRunningChainsFinish) {
         Run(loop, *client, Problems(3), Options(Spec("full")), [&](const RunProgress&) {
           if (asked) return;
           asked = true;
-          ChainRequest huge{.prompt = {101, 110}, .max_new_tokens = 16000, .policy = Spec("full")};
+          ChainRequest huge{
+              .prompt = {101, 110}, .max_new_tokens = 16000, .policy = {.name = "full"}};
           const auto admissions = client->Generate({&huge, 1}, [](ChainEvent) {});
           ASSERT_TRUE(admissions.ok()) << admissions.status();
           EXPECT_FALSE(admissions->front().admitted);
@@ -264,7 +267,7 @@ TEST_F(ServiceTest, OnSigtermTheWorkerIsNotReadyFinishesItsChainsAndEndsWell) {
     bool finished = false;
     ChainRequest request{.prompt = *tokenizer_->Encode(Problems(1)[0].prompt, false),
                          .max_new_tokens = 600,
-                         .policy = Spec("full")};
+                         .policy = {.name = "full"}};
     const auto admissions = client->Generate({&request, 1}, [&](ChainEvent event) {
       tokens.insert(tokens.end(), event.tokens.begin(), event.tokens.end());
       finished = finished || event.finished;
@@ -305,23 +308,91 @@ TEST_F(ServiceTest, AWorkerWithRandomWeightsSaysSo) {
   });
 }
 
-TEST_F(ServiceTest, AWorkerRefusesACodebookThatIsNotItsModels) {
-  const auto last_words = [](std::vector<std::string> arguments) {
-    arguments.insert(arguments.end(), {"--listen", "127.0.0.1:0", "--device", "cpu"});
-    auto process = ChildProcess::Start(DECODE, arguments);
-    EXPECT_TRUE(process.ok()) << process.status();
-    for (int i = 0; i < 2000 && !(*process)->Ended().has_value(); ++i) {
-      std::this_thread::sleep_for(milliseconds(10));
+// What a worker says that is to end before it serves.
+std::string LastWords(std::vector<std::string> arguments) {
+  arguments.insert(arguments.end(), {"--listen", "127.0.0.1:0", "--device", "cpu"});
+  auto process = ChildProcess::Start(DECODE, arguments);
+  EXPECT_TRUE(process.ok()) << process.status();
+  for (int i = 0; i < 2000 && !(*process)->Ended().has_value(); ++i) {
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  return (*process)->Obituary();
+}
+
+// The policy and budget of each chain as the worker runs it, "anticipate 64", or its refusal.
+std::vector<std::string> PoliciesOf(EventLoop& loop, WorkerClient& client,
+                                    std::vector<ChainRequest> requests) {
+  for (ChainRequest& request : requests) {
+    request.prompt = {101, 110};
+    request.max_new_tokens = 2000;
+    request.sampling.temperature = 1;
+  }
+  const auto admissions = client.Generate(requests, [](const ChainEvent&) {});
+  EXPECT_TRUE(admissions.ok()) << admissions.status();
+  std::vector<std::string> policies;
+  size_t running = 0;
+  for (const ChainAdmission& admission : *admissions) {
+    policies.push_back(admission.admitted ? "" : admission.refusal.text);
+    running += admission.admitted ? 1 : 0;
+  }
+  for (int i = 0; i < 200; ++i) {
+    const auto status = client.Status();
+    EXPECT_TRUE(status.ok()) << status.status();
+    for (const ChainStatus& chain : status->chains) {
+      for (size_t j = 0; j < policies.size(); ++j) {
+        if ((*admissions)[j].admitted && (*admissions)[j].request == chain.request) {
+          policies[j] = absl::StrCat(chain.policy, " ", chain.budget_tokens);
+        }
+      }
     }
-    return (*process)->Obituary();
-  };
+    if (status->chains.size() == running) break;
+    EXPECT_TRUE(loop.Run(milliseconds(10)).ok());
+  }
+  client.Cancel();
+  return policies;
+}
+
+TEST_F(ServiceTest, WhatARequestLeavesOutOfItsPolicyIsTheWorkersDefault) {
+  With([&](EventLoop& loop) {
+    const Service worker = StartWorker(nullptr, {"--default-budget", "320"});
+    const auto client = Connect(loop, worker);
+    ASSERT_NE(client, nullptr);
+    EXPECT_THAT(PoliciesOf(loop, *client,
+                           {{}, {.policy = {.budget_tokens = 64}}, {.policy = {.name = "thinkv"}}}),
+                ElementsAre("anticipate 320", "anticipate 64", "thinkv 1024"));
+    EXPECT_THAT(PoliciesOf(loop, *client, {{.policy = {.budget_tokens = 1}}, {}}),
+                ElementsAre(HasSubstr("budget_tokens 1: expected"), "anticipate 320"));
+    const auto status = client->Status();
+    ASSERT_TRUE(status.ok() && status->default_policy.has_value());
+    EXPECT_EQ(Described(*status->default_policy), "anticipate k=320 window=64 nvfp4");
+    EXPECT_THAT(Get(worker.metrics, "/statusz"),
+                HasSubstr("default policy: anticipate k=320 window=64 nvfp4\n"));
+  });
+}
+
+TEST_F(ServiceTest, AWorkerWithoutACodebookFallsBackOnThinkvAndADefaultIsServed) {
+  With([&](EventLoop& loop) {
+    const Service worker =
+        StartService(DECODE,
+                     {"--listen", "127.0.0.1:0", "--model", "tests/decode/model/data/qwen2",
+                      "--device", "cpu", "--pool-bytes", "16MiB"},
+                     kCalmHeartbeat);
+    const auto client = Connect(loop, worker);
+    ASSERT_NE(client, nullptr);
+    EXPECT_EQ(client->Status()->default_policy->name, "thinkv");
+  });
+  EXPECT_THAT(LastWords({"--model", kModel, "--default-policy", "rkv"}),
+              HasSubstr("default_policy: policy: 'rkv' is not served; allowed: anticipate"));
+}
+
+TEST_F(ServiceTest, AWorkerRefusesACodebookThatIsNotItsModels) {
   const std::string codebook = std::string(kModel) + "/queries.safetensors";
   EXPECT_THAT(
-      last_words({"--model", "tests/decode/model/data/qwen2", "--codebook", codebook}),
+      LastWords({"--model", "tests/decode/model/data/qwen2", "--codebook", codebook}),
       AllOf(HasSubstr("codebook: "), HasSubstr(codebook), HasSubstr("made for another model")));
-  EXPECT_THAT(last_words({"--model", kModel, "--codebook", "/nonexistent"}),
+  EXPECT_THAT(LastWords({"--model", kModel, "--codebook", "/nonexistent"}),
               HasSubstr("codebook: /nonexistent"));
-  EXPECT_THAT(last_words({"--synthetic-weights", "smollm2-135m", "--codebook", codebook}),
+  EXPECT_THAT(LastWords({"--synthetic-weights", "smollm2-135m", "--codebook", codebook}),
               HasSubstr("codebook: random weights have none"));
 }
 

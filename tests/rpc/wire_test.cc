@@ -40,6 +40,28 @@ TEST(WireTest, ASnapshotComesBackAsItWas) {
   EXPECT_EQ(read->last_plan, 5u);
 }
 
+TEST(WireTest, APolicyOfWhichHardlyAnythingIsSaidComesBackAsItWas) {
+  for (const PolicyChoice& choice :
+       {PolicyChoice{}, PolicyChoice{.budget_tokens = 64}, PolicyChoice{.name = "rkv"},
+        PolicyChoice{.window_tokens = 32, .formats = ClassFormats::R4E4T2()},
+        ChoiceOf(*DefaultSpec("anticipate"))}) {
+    capnp::MallocMessageBuilder message;
+    auto builder = message.initRoot<wire::PolicySpec>();
+    Write(choice, builder);
+    const auto read = ReadPolicyChoice(builder.asReader());
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ(*read, choice);
+  }
+}
+
+TEST(WireTest, ASnapshotsPolicyLeavesNoFormatsOut) {
+  capnp::MallocMessageBuilder message;
+  auto snapshot = message.initRoot<wire::Snapshot>();
+  snapshot.initPolicy().setName("full");
+  EXPECT_EQ(ReadSnapshot(snapshot.asReader()).status().message(),
+            "policy.formats: expected those of all three classes");
+}
+
 TEST(WireTest, APlanComesBackAsItWas) {
   PlanMessage plan;
   plan.stamp = {.handle = 3, .partition = 1023, .epoch = 9};
@@ -124,6 +146,7 @@ TEST(WireTest, UnknownEnumerantsAreInvalid) {
   auto snapshot = message.initRoot<wire::Snapshot>();
   snapshot.initPolicy().initFormats().initReasoning().setK(static_cast<wire::Format>(9));
   EXPECT_FALSE(ReadSnapshot(snapshot.asReader()).ok());
+  EXPECT_FALSE(ReadPolicyChoice(snapshot.asReader().getPolicy()).ok());
 }
 
 }  // namespace

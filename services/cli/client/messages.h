@@ -5,12 +5,13 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
 #include "common/base/format.h"
-#include "common/policy/policy.h"
+#include "common/policy/policy_choice.h"
 #include "common/rpc/messages.h"
 
 namespace palimpsest::cli {
@@ -79,6 +80,7 @@ struct WorkerStatus {
   PoolStatus pool;
   std::vector<ChainStatus> chains;
   uint64_t reregistrations = 0;
+  std::optional<PolicySpec> default_policy;  // older workers do not tell
 };
 
 // How tokens are drawn. Temperature 0 is greedy, and what is below it then means nothing.
@@ -91,10 +93,11 @@ struct Sampling {
 };
 
 struct ChainRequest {
-  std::vector<int32_t> prompt;
+  std::string tenant = {};  // empty: "default"
+  std::vector<int32_t> prompt = {};
   uint32_t max_new_tokens = 0;
   Sampling sampling = {};
-  PolicySpec policy;
+  PolicyChoice policy = {};  // what it leaves out is the tenant's or the worker's
 };
 
 struct ChainAdmission {

@@ -119,6 +119,10 @@ absl::StatusOr<WorkerStatus> ReadWorkerStatus(wire::WorkerStatus::Reader reader)
   }
   for (const auto chain : chains) status.chains.push_back(ReadChain(chain));
   status.reregistrations = reader.getReregistrations();
+  if (reader.hasDefaultPolicy()) {
+    KV_ASSIGN_OR_RETURN(status.default_policy, ReadPolicySpec(reader.getDefaultPolicy()));
+    status.default_policy->name = Escaped(status.default_policy->name);
+  }
   return status;
 }
 
@@ -155,6 +159,7 @@ ChainAdmission ReadAdmission(wire::Admission::Reader reader) {
 }
 
 void Write(const ChainRequest& request, wire::Request::Builder builder) {
+  builder.setTenant(request.tenant);
   auto prompt = builder.initPrompt(request.prompt.size());
   for (size_t i = 0; i < request.prompt.size(); ++i) prompt.set(i, request.prompt[i]);
   builder.setMaxNewTokens(request.max_new_tokens);

@@ -66,7 +66,7 @@ class Runner {
     const CountdownProblem& problem = run_.chains[index].problem;
     ChainRequest request;
     request.sampling.seed = options_.seed;
-    request.policy = options_.spec;
+    request.policy = ChoiceOf(options_.spec);
     absl::StatusOr<std::vector<int32_t>> prompt =
         tokenizer_.Encode(problem.prompt, /*add_special=*/false);
     if (!prompt.ok()) {

@@ -99,7 +99,7 @@ class Runner {
   absl::StatusOr<ChainRequest> RequestFor(const EvalJob& job) const {
     const EvalProblem& problem = plan_.problems[job.problem];
     ChainRequest request;
-    request.policy = plan_.points[job.point].spec;
+    request.policy = ChoiceOf(plan_.points[job.point].spec);
     request.sampling = plan_.sampling;
     request.sampling.seed = SeedOf(plan_.sampling.seed, problem.id, job.sample);
     absl::StatusOr<std::vector<int32_t>> prompt =

@@ -177,6 +177,14 @@ void AppendPools(const SystemReport& report, const Terminal& terminal,
   }
 }
 
+void AppendDefaults(const SystemReport& report, std::vector<StyledLine>* lines) {
+  for (const WorkerAnswer& worker : report.workers) {
+    if (!worker.status.ok() || !worker.status->default_policy.has_value()) continue;
+    lines->push_back({{Style::kDim, absl::StrCat("default policy of ", worker.status->name, "  ")},
+                      {Style::kPlain, Described(*worker.status->default_policy)}});
+  }
+}
+
 void AppendMore(size_t shown, uint64_t total, std::vector<StyledLine>* lines) {
   if (total <= shown) return;
   lines->push_back({{Style::kDim, absl::StrCat("and ", HumanCount(total - shown),
@@ -292,6 +300,7 @@ std::vector<StyledLine> StatusLines(const SystemReport& report, const Terminal& 
   AppendStores(report, terminal.columns, &lines);
   AppendWorkers(report, terminal.columns, &lines);
   AppendPools(report, terminal, &lines);
+  AppendDefaults(report, &lines);
   if (report.sequences) {
     AppendDirectory(report, terminal.columns, &lines);
     AppendChains(report, terminal, &lines);

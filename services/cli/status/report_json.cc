@@ -119,6 +119,15 @@ Json PoolJson(const PoolStatus& pool) {
   return json;
 }
 
+// Null where the worker did not tell.
+Json PolicyJson(const std::optional<PolicySpec>& spec) {
+  if (!spec.has_value()) return nullptr;
+  return Json{{"name", spec->name},
+              {"budget_tokens", spec->budget_tokens},
+              {"window_tokens", spec->window_tokens},
+              {"formats", ToString(spec->formats)}};
+}
+
 Json WorkerJson(const WorkerAnswer& answer, bool sequences) {
   static constexpr const char* kLinks[] = {"none", "connecting", "connected"};
   Json json{{"endpoint", FormatEndpoint(answer.endpoint)}, {"reachable", answer.status.ok()}};
@@ -147,7 +156,8 @@ Json WorkerJson(const WorkerAnswer& answer, bool sequences) {
                    {"tokens_prefilled", s.tokens_prefilled},
                    {"tokens_per_second", Number(answer.tokens_per_second)},
                    {"pool", PoolJson(s.pool)},
-                   {"reregistrations", s.reregistrations}});
+                   {"reregistrations", s.reregistrations},
+                   {"default_policy", PolicyJson(s.default_policy)}});
   if (!sequences) return json;
   json["chains"] = Json::array();
   for (const ChainStatus& chain : s.chains) json["chains"].push_back(ChainJson(chain));

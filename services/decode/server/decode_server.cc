@@ -90,8 +90,7 @@ class DecodeBootstrap final : public wire::Decode::Server {
     std::vector<GenerateRequest> readable;
     std::vector<unsigned> readable_index;
     for (unsigned i = 0; i < wanted.size(); ++i) {
-      absl::StatusOr<GenerateRequest> request =
-          ReadRequest(wanted[i], server_->identity_.model.eos_ids);
+      absl::StatusOr<GenerateRequest> request = ReadRequest(wanted[i], server_->identity_);
       admissions[i].status = request.status();
       if (!request.ok()) continue;
       readable.push_back(*std::move(request));

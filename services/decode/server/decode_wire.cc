@@ -45,7 +45,7 @@ std::string TenantOf(const std::string& text) { return text.empty() ? "default" 
 }  // namespace
 
 absl::StatusOr<GenerateRequest> ReadRequest(wire::Request::Reader reader,
-                                            const std::vector<int32_t>& default_stop) {
+                                            const WorkerIdentity& worker) {
   GenerateRequest request;
   KV_ASSIGN_OR_RETURN(const std::string tenant, ReadText(reader.getTenant(), "tenant"));
   request.tenant = TenantOf(tenant);
@@ -54,14 +54,17 @@ absl::StatusOr<GenerateRequest> ReadRequest(wire::Request::Reader reader,
   request.max_new_tokens = reader.getMaxNewTokens();
   KV_RETURN_IF_ERROR(CheckList(reader.getStopTokens(), limits::kStopTokensMax, "stopTokens"));
   for (const int32_t token : reader.getStopTokens()) request.stop_tokens.push_back(token);
-  if (request.stop_tokens.empty()) request.stop_tokens = default_stop;
+  if (request.stop_tokens.empty()) request.stop_tokens = worker.model.eos_ids;
   const auto sampling = reader.getSampling();
   request.sampling = {.temperature = sampling.getTemperature(),
                       .top_k = static_cast<int>(std::min<uint32_t>(sampling.getTopK(), 1u << 30)),
                       .top_p = sampling.getTopP(),
                       .min_p = sampling.getMinP(),
                       .seed = sampling.getSeed()};
-  KV_ASSIGN_OR_RETURN(request.policy, ReadPolicySpec(reader.getPolicy()));
+  KV_ASSIGN_OR_RETURN(const PolicyChoice choice, ReadPolicyChoice(reader.getPolicy()));
+  absl::StatusOr<PolicySpec> policy = Filled(choice, worker.policies.of(request.tenant));
+  if (!policy.ok()) return absl::InvalidArgumentError(policy.status().message());
+  request.policy = *std::move(policy);
   return request;
 }
 
@@ -132,6 +135,7 @@ void Write(const WorkerIdentity& identity, double uptime_seconds, const EngineSn
   builder.setSteps(snapshot.steps);
   builder.setDecodeSeconds(snapshot.step_seconds);
   builder.setReregistrations(snapshot.reregistrations);
+  Write(identity.policies.worker, builder.initDefaultPolicy());
   auto pool = builder.initPool();
   pool.setCapacityBytes(snapshot.pool.capacity_bytes);
   pool.setUsedBytes(snapshot.pool.used_bytes);

@@ -10,6 +10,7 @@
 #include "services/decode/engine/request.h"
 #include "services/decode/engine/snapshot.h"
 #include "services/decode/model/model_config.h"
+#include "services/decode/policy_defaults.h"
 
 namespace palimpsest {
 
@@ -22,11 +23,12 @@ struct WorkerIdentity {
   std::string model_path;
   bool synthetic = false;
   ModelConfig model;
+  PolicyDefaults policies;
 };
 
-// `default_stop` is used where a request names no stop token.
+// What a request leaves out is the worker's or its model's: stop tokens, fields of the policy.
 absl::StatusOr<GenerateRequest> ReadRequest(wire::Request::Reader reader,
-                                            const std::vector<int32_t>& default_stop);
+                                            const WorkerIdentity& worker);
 
 void Write(const Admission& admission, wire::Admission::Builder builder);
 void Write(const GenerateEvent& event, wire::TokenEvent::Builder builder);
