@@ -8,4 +8,5 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 palimpsest=${2:-$here/../../build/release/bin/palimpsest}
 [ -f "$1/queries.safetensors" ] && exit 0
-"$palimpsest" calibrate --model "$1" --texts "$here/calibration" --out "$1/calibration.json"
+"$palimpsest" calibrate --model "$1" --texts "$here/calibration" --max-new-tokens 4096 --every 16 \
+  --out "$1/calibration.json"

@@ -4,12 +4,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
 
 namespace palimpsest::cli {
 
-ForcedModel::ForcedModel(Model* model, ForcedRowSink sink)
-    : model_(model), sink_(std::move(sink)) {}
+ForcedModel::ForcedModel(Model* model, ForcedRowSink sink, uint32_t every)
+    : model_(model), sink_(std::move(sink)), every_(every) {
+  KV_CHECK(every > 0);
+}
 
 uint64_t ForcedModel::Add(absl::Span<const int32_t> text) {
   texts_.push_back(text);
@@ -34,18 +37,23 @@ absl::Status ForcedModel::Generate(const StepBatch& batch, Backend& backend,
   if (!sink_) {
     KV_RETURN_IF_ERROR(model_->Generate(batch, backend, samples, tokens));
   } else {
-    const auto size = static_cast<size_t>(config().vocab_size);
-    logits_.resize(samples.size() * size);
-    KV_RETURN_IF_ERROR(model_->Forward(batch, backend, absl::MakeSpan(logits_)));
     rows_.clear();
+    logit_rows_.clear();
     for (size_t i = 0; i < samples.size(); ++i) {
       const uint64_t chain = samples[i].params.seed;
       const uint32_t position = samples[i].position;
-      rows_.push_back({.chain = chain,
-                       .position = position,
-                       .target = texts_[chain][position],
-                       .logits = absl::MakeConstSpan(&logits_[i * size], size)});
+      if (position % every_ != 0) continue;
+      logit_rows_.push_back(batch.logit_rows[i]);
+      rows_.push_back({.chain = chain, .position = position, .target = texts_[chain][position]});
     }
+    const auto size = static_cast<size_t>(config().vocab_size);
+    logits_.resize(rows_.size() * size);
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      rows_[i].logits = absl::MakeConstSpan(logits_).subspan(i * size, size);
+    }
+    StepBatch wanted = batch;
+    wanted.logit_rows = logit_rows_;
+    KV_RETURN_IF_ERROR(model_->Forward(wanted, backend, absl::MakeSpan(logits_)));
     KV_RETURN_IF_ERROR(sink_(rows_));
   }
   for (size_t i = 0; i < samples.size(); ++i) {

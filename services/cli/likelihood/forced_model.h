@@ -21,8 +21,8 @@ namespace palimpsest::cli {
 struct ForcedRow {
   uint64_t chain = 0;
   uint32_t position = 0;
-  int32_t target = 0;              // the text's token there
-  absl::Span<const float> logits;  // [vocab_size], valid during the call
+  int32_t target = 0;                   // the text's token there
+  absl::Span<const float> logits = {};  // [vocab_size], valid during the call
 };
 
 // Gets the rows of a step, in the engine's order, on the engine's thread. An error ends the engine.
@@ -30,8 +30,9 @@ using ForcedRowSink = std::function<absl::Status(absl::Span<const ForcedRow> row
 
 class ForcedModel final : public Model {
  public:
-  // `model` outlives this. Without a sink no logits leave the model's device.
-  ForcedModel(Model* model, ForcedRowSink sink);
+  // `model` outlives this. The sink gets the positions that are multiples of `every`. Without one
+  // no logits leave the model's device.
+  ForcedModel(Model* model, ForcedRowSink sink, uint32_t every = 1);
 
   // A chain that will read `text`, which outlives the chain: the seed for its sampling.
   uint64_t Add(absl::Span<const int32_t> text);
@@ -49,8 +50,10 @@ class ForcedModel final : public Model {
  private:
   Model* const model_;
   const ForcedRowSink sink_;
+  const uint32_t every_;
   std::vector<absl::Span<const int32_t>> texts_;  // by seed
-  std::vector<float> logits_;                     // scratch, [rows, vocab_size]
+  std::vector<uint32_t> logit_rows_;              // scratch: of a batch, those that the sink gets
+  std::vector<float> logits_;                     // scratch, [logit_rows_, vocab_size]
   std::vector<ForcedRow> rows_;
 };
 

@@ -41,12 +41,25 @@ absl::StatusOr<GridPoint> WithBytes(PolicySpec spec, const std::string& bytes) {
   return GridPoint{.spec = std::move(spec), .bounded = true, .bytes_percent = percent};
 }
 
+absl::StatusOr<PolicySpec> WithWindow(PolicySpec spec, const std::string& window) {
+  if (absl::SimpleAtoi(window, &spec.window_tokens)) return spec;
+  return Wrong(
+      absl::StrCat("--windows: ", Quoted(window), " is not a number of tokens, for example 128"));
+}
+
 absl::Status AddPoints(const GridSettings& settings, const PolicySpec& spec,
                        std::vector<GridPoint>& points) {
   if (!IsBounded(spec)) {
     points.push_back({.spec = spec, .bounded = false, .bytes_percent = std::nullopt});
     return absl::OkStatus();
   }
+  for (const std::string& window : settings.windows) {
+    GridSettings one = settings;
+    one.windows.clear();
+    KV_ASSIGN_OR_RETURN(const PolicySpec with, WithWindow(spec, window));
+    KV_RETURN_IF_ERROR(AddPoints(one, with, points));
+  }
+  if (!settings.windows.empty()) return absl::OkStatus();
   for (const std::string& budget : settings.budget) {
     KV_ASSIGN_OR_RETURN(GridPoint point, WithBudget(spec, budget));
     points.push_back(std::move(point));

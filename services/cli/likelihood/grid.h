@@ -15,6 +15,7 @@ namespace palimpsest::cli {
 struct GridSettings {
   std::vector<std::string> policy = {"window", "random", "thinkv"};
   std::vector<std::string> budget = {};   // tokens
+  std::vector<std::string> windows = {};  // tokens; empty: each policy's own
   std::vector<std::string> bytes = {};    // per cent of the full cache's bytes
   std::vector<std::string> formats = {};  // empty: each policy's own
 };

@@ -45,7 +45,7 @@ class Likelihood {
     KV_RETURN_IF_ERROR(Load());
     KV_RETURN_IF_ERROR(file_.Open(settings_.results));
     KV_ASSIGN_OR_RETURN(const std::vector<LikelihoodJob> jobs, Missing());
-    tokens_to_read_ = TokensToRead(options_, jobs);
+    rows_to_compare_ = RowsToCompare(options_, jobs);
     start_ = clock_->Now();
     KV_RETURN_IF_ERROR(CompareCaches(
         options_, jobs,
@@ -53,7 +53,7 @@ class Likelihood {
           found.identity = IdentityOf(*job.text, point);
           return file_.Add(found);
         },
-        [this](uint64_t tokens) { return Show(tokens); }));
+        [this](uint64_t rows) { return Show(rows); }));
     progress_.End();
     return Report();
   }
@@ -69,6 +69,7 @@ class Likelihood {
     KV_ASSIGN_OR_RETURN(fingerprint_, FingerprintModel(settings_.model));
     options_.device = settings_.device;
     options_.prompt_tokens = settings_.prompt_tokens;
+    options_.every = settings_.every;
     options_.batch = settings_.batch;
     options_.pool_bytes = settings_.pool_bytes;
     options_.rotate_keys = settings_.rotate_keys;
@@ -129,6 +130,7 @@ class Likelihood {
             .text = text.name,
             .text_fingerprint = text.fingerprint,
             .prompt_tokens = settings_.prompt_tokens,
+            .every = settings_.every,
             .policy = point.spec.name,
             .window_tokens = point.spec.window_tokens,
             .budget = point.BudgetLabel(),
@@ -157,13 +159,13 @@ class Likelihood {
     return jobs;
   }
 
-  absl::Status Show(uint64_t tokens) {
+  absl::Status Show(uint64_t rows) {
     if (g_signal != 0) return absl::CancelledError("interrupted");
     const double seconds = std::chrono::duration<double>(clock_->Now() - start_).count();
-    const auto done = static_cast<double>(tokens), all = static_cast<double>(tokens_to_read_);
+    const auto done = static_cast<double>(rows), all = static_cast<double>(rows_to_compare_);
     const auto text = [&] {
       const double left = done > 0 ? (all - done) * seconds / done : 0;
-      return absl::StrCat(HumanCount(tokens), " of ", HumanCount(tokens_to_read_), " tokens",
+      return absl::StrCat(HumanCount(rows), " of ", HumanCount(rows_to_compare_), " rows",
                           seconds < 1 ? "" : absl::StrCat(", about ", HumanSeconds(left), " left"));
     };
     progress_.Show(
@@ -220,7 +222,7 @@ class Likelihood {
   std::vector<GridPoint> points_;
   std::vector<LikelihoodText> texts_;
   ResultFile file_;
-  uint64_t tokens_to_read_ = 0;
+  uint64_t rows_to_compare_ = 0;
   Clock::Time start_{};
   Progress progress_;
 };

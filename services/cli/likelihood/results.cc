@@ -55,6 +55,7 @@ void VisitFields(Result& result, Visit&& visit) {
   visit("text", identity.text);
   visit("text_fingerprint", identity.text_fingerprint);
   visit("prompt_tokens", identity.prompt_tokens);
+  visit("every", identity.every);
   visit("policy", identity.policy);
   visit("window_tokens", identity.window_tokens);
   visit("budget", identity.budget);
@@ -79,9 +80,10 @@ void VisitFields(Result& result, Visit&& visit) {
 }  // namespace
 
 std::string PointIdentity::Key() const {
-  return absl::StrJoin({model_fingerprint, text, text_fingerprint, absl::StrCat(prompt_tokens),
-                        policy, absl::StrCat(window_tokens), budget, formats, aid},
-                       "\n");
+  return absl::StrJoin(
+      {model_fingerprint, text, text_fingerprint, absl::StrCat(prompt_tokens), absl::StrCat(every),
+       policy, absl::StrCat(window_tokens), budget, formats, aid},
+      "\n");
 }
 
 std::string ToJsonLine(const PointResult& result) {

@@ -22,6 +22,7 @@ struct PointIdentity {
   std::string text;
   std::string text_fingerprint;
   uint32_t prompt_tokens = 0;
+  uint32_t every = 1;  // of so many positions one was compared
   std::string policy;
   uint32_t window_tokens = 0;
   std::string budget;   // GridPoint::BudgetLabel

@@ -54,13 +54,13 @@ std::map<ChainNeeds, std::vector<Unit>> MakeUnits(const std::vector<LikelihoodJo
 class Session {
  public:
   Session(const LikelihoodOptions& options, const ChainNeeds& needs, std::vector<Unit> units,
-          const PointHandler& on_point, const StepHandler& on_step, uint64_t* tokens_read)
+          const PointHandler& on_point, const StepHandler& on_step, uint64_t* rows_compared)
       : options_(options),
         needs_(needs),
         units_(std::move(units)),
         on_point_(on_point),
         on_step_(on_step),
-        tokens_read_(tokens_read),
+        rows_compared_(rows_compared),
         judge_(options.threads) {}
 
   absl::Status Run() {
@@ -78,7 +78,7 @@ class Session {
       }
       KV_RETURN_IF_ERROR(engine_->Step().status());
       KV_RETURN_IF_ERROR(error_);
-      KV_RETURN_IF_ERROR(on_step_(*tokens_read_));
+      KV_RETURN_IF_ERROR(on_step_(*rows_compared_));
     }
     return absl::OkStatus();
   }
@@ -168,10 +168,11 @@ class Session {
     device_ = made.name;
     backend_ = NewTimedBackend(std::move(made.backend), clock_.get(), made.asynchronous);
     model_ = std::move(made.model);
-    forced_ = std::make_unique<ForcedModel>(model_.get(), [this](absl::Span<const ForcedRow> rows) {
-      *tokens_read_ += rows.size();
+    const auto compare = [this](absl::Span<const ForcedRow> rows) {
+      *rows_compared_ += rows.size();
       return judge_.Take(rows);
-    });
+    };
+    forced_ = std::make_unique<ForcedModel>(model_.get(), compare, options_.every);
     EngineOptions engine{.batch_max = batch_,
                          .sparsity_layers = options_.sparsity_layers,
                          .theta = options_.theta,
@@ -240,7 +241,7 @@ class Session {
   const std::vector<Unit> units_;
   const PointHandler& on_point_;
   const StepHandler& on_step_;
-  uint64_t* const tokens_read_;
+  uint64_t* const rows_compared_;
   Judge judge_;
   std::unique_ptr<Clock> clock_ = NewSteadyClock();
   CacheShape shape_;
@@ -292,22 +293,26 @@ absl::StatusOr<PolicySpec> ResolvePoint(const LikelihoodOptions& options, const 
 absl::Status CompareCaches(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs,
                            const PointHandler& on_point, const StepHandler& on_step) {
   KV_RETURN_IF_ERROR(CheckJobs(options, jobs));
-  uint64_t tokens_read = 0;
+  uint64_t rows_compared = 0;
   for (auto& [needs, units] : MakeUnits(jobs, options.batch)) {
-    Session session(options, needs, std::move(units), on_point, on_step, &tokens_read);
+    Session session(options, needs, std::move(units), on_point, on_step, &rows_compared);
     KV_RETURN_IF_ERROR(session.Run());
   }
   return absl::OkStatus();
 }
 
-uint64_t TokensToRead(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs) {
-  uint64_t tokens = 0;
+uint64_t RowsToCompare(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs) {
+  const auto multiples_below = [&](size_t end) {
+    return (end + options.every - 1) / options.every;
+  };
+  uint64_t rows = 0;
   for (const auto& [needs, units] : MakeUnits(jobs, options.batch)) {
     for (const Unit& unit : units) {
-      tokens += unit.chains() * (unit.job->text->tokens.size() - options.prompt_tokens);
+      rows += unit.chains() * (multiples_below(unit.job->text->tokens.size()) -
+                               multiples_below(options.prompt_tokens));
     }
   }
-  return tokens;
+  return rows;
 }
 
 }  // namespace palimpsest::cli

@@ -21,6 +21,7 @@ struct LikelihoodOptions {
   ModelSource source;
   DeviceChoice device;
   uint32_t prompt_tokens = 32;  // read at once and never evicted
+  uint32_t every = 1;           // positions compared: its multiples; at most kGroupTokens
   uint32_t batch = 64;          // chains at once, the full caches' included; at least 2
   uint64_t pool_bytes = 0;      // 0: what the batch can want
   int threads = 1;
@@ -41,8 +42,8 @@ struct LikelihoodJob {
 // What is found of a point, but for its identity.
 using PointHandler = std::function<absl::Status(const LikelihoodJob& job, const GridPoint& point,
                                                 PointResult found)>;
-// Called after each step with the tokens read so far, of all chains. An error ends the run with it.
-using StepHandler = std::function<absl::Status(uint64_t tokens)>;
+// Called after each step with the rows of logits compared so far. An error ends the run with it.
+using StepHandler = std::function<absl::Status(uint64_t rows)>;
 
 // The point's policy with the budget that it has for this text. OutOfRange where even the least
 // budget holds more bytes than it should.
@@ -55,7 +56,7 @@ absl::StatusOr<PolicySpec> ResolvePoint(const LikelihoodOptions& options, const 
 absl::Status CompareCaches(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs,
                            const PointHandler& on_point, const StepHandler& on_step);
 
-// Tokens that on_step will have counted at the end.
-uint64_t TokensToRead(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs);
+// Rows that on_step will have counted at the end, those of the full cache included.
+uint64_t RowsToCompare(const LikelihoodOptions& options, const std::vector<LikelihoodJob>& jobs);
 
 }  // namespace palimpsest::cli

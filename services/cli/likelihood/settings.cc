@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
 #include "common/policy/policy.h"
+#include "kernels/layout.h"
 
 namespace palimpsest::cli {
 namespace {
@@ -32,6 +33,9 @@ std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) 
                "256,512"});
   table->List("bytes", &settings->grid.bytes, {0, 64},
               {"The same in per cent of the full cache's bytes, averaged over a text.", "5,10"});
+  table->List(
+      "windows", &settings->grid.windows, {0, 16},
+      {"Tokens between two choices of a policy, instead of its own; a multiple of 16.", "64,128"});
   table->List("formats", &settings->grid.formats, {0, 16},
               {"Precisions of the pages instead of each policy's own: bf16, fp8, nvfp4, ternary, "
                "K/V pairs, R4E4T2. With --policy full: what precision alone costs.",
@@ -49,6 +53,9 @@ std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) 
                  "Of each text at most so many tokens are read.");
   table->Integer("prompt_tokens", &settings->prompt_tokens, {1, limits::kPositionMax},
                  "Of them the first so many are the prompt, which no policy evicts.");
+  table->Integer("every", &settings->every, {1, kGroupTokens},
+                 "Compares every so many-th position only: on a GPU most time goes into moving "
+                 "logits.");
   table->Text(
       "codebook", &settings->codebook,
       {"File of typical queries, made by `palimpsest calibrate`, for the policy anticipate; "

@@ -20,6 +20,7 @@ struct LikelihoodSettings {
   std::vector<std::string> texts;  // empty: the shipped ones
   uint32_t text_tokens = 4096;
   uint32_t prompt_tokens = 32;
+  uint32_t every = 1;
   GridSettings grid;
   std::string codebook;
   std::string calibration;

@@ -74,6 +74,9 @@ TEST_F(ResultFileTest, WhatWasAddedIsFoundByTheNextOne) {
   PointIdentity other = result.identity;
   other.budget = "65";
   EXPECT_EQ(file.Find(other), nullptr);
+  other = result.identity;
+  other.every = 4;
+  EXPECT_EQ(file.Find(other), nullptr);
 }
 
 TEST_F(ResultFileTest, ALineThatWasCutOffIsDroppedAndWrittenAgain) {

@@ -65,19 +65,19 @@ std::vector<PointResult> ReadWith(const LikelihoodOptions& options, const Likeli
   LikelihoodJob job{.text = &text, .points = {}};
   std::map<const GridPoint*, PointResult> found;
   for (const GridPoint& point : points) job.points.push_back(&point);
-  uint64_t tokens_read = 0;
+  uint64_t rows_compared = 0;
   const absl::Status status = CompareCaches(
       options, {job},
       [&](const LikelihoodJob&, const GridPoint& point, PointResult result) {
         EXPECT_TRUE(found.emplace(&point, std::move(result)).second);
         return absl::OkStatus();
       },
-      [&](uint64_t tokens) {
-        tokens_read = tokens;
+      [&](uint64_t rows) {
+        rows_compared = rows;
         return absl::OkStatus();
       });
   EXPECT_TRUE(status.ok()) << status;
-  EXPECT_EQ(tokens_read, TokensToRead(options, {job}));
+  EXPECT_EQ(rows_compared, RowsToCompare(options, {job}));
   std::vector<PointResult> results;
   for (const GridPoint& point : points) results.push_back(found[&point]);
   return results;
@@ -94,6 +94,19 @@ TEST(LikelihoodRunTest, TheFullCacheDivergesFromItselfByExactlyNothing) {
   EXPECT_EQ(same.divergence.surprise_mean, same.divergence.full_surprise_mean);
   EXPECT_EQ(same.live_tokens_peak, 149u);
   EXPECT_EQ(same.device, "cpu");
+}
+
+TEST(LikelihoodRunTest, WhereOnlySomePositionsAreComparedTheChainsAreTheSame) {
+  LikelihoodOptions options = Options(kTiny);
+  const LikelihoodText text = RandomText(options.source.config, 150);
+  const PointResult all = ReadWith(options, text, {Point("random", 32)})[0];
+  options.every = 4;
+  const PointResult some = ReadWith(options, text, {Point("random", 32)})[0];
+  EXPECT_EQ(some.divergence.positions, 35u);  // 12, 16 ... 148
+  EXPECT_EQ(some.bytes_percent_mean, all.bytes_percent_mean);
+  EXPECT_EQ(some.live_tokens_mean, all.live_tokens_mean);
+  EXPECT_GT(some.divergence.kl_mean, 0.5 * all.divergence.kl_mean);
+  EXPECT_LT(some.divergence.kl_mean, 2 * all.divergence.kl_mean);
 }
 
 TEST(LikelihoodRunTest, FewerBitsDivergeMore) {
