@@ -126,19 +126,11 @@ class SpdLog final : public Log {
   spdlog::logger logger_;
 };
 
-class NullLog final : public Log {
- public:
-  void Write(LogLevel, absl::string_view, LogFields) override {}
-  bool Enabled(LogLevel) const override { return false; }
-};
-
 }  // namespace
 
 std::unique_ptr<Log> NewLog(LogOptions options) {
   return std::make_unique<SpdLog>(std::move(options));
 }
-
-std::unique_ptr<Log> NewNullLog() { return std::make_unique<NullLog>(); }
 
 void AddLogSettings(SettingsTable* table, LogOptions* options) {
   table->Section("Log");

@@ -84,9 +84,6 @@ class Log {
 
 std::unique_ptr<Log> NewLog(LogOptions options);
 
-// A log that writes nothing.
-std::unique_ptr<Log> NewNullLog();
-
 // Adds --log-level and --log-format to a program's table.
 void AddLogSettings(SettingsTable* table, LogOptions* options);
 

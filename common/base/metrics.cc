@@ -32,12 +32,11 @@ const Histogram::BucketBoundaries kLong = {1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2,
 template <typename Enum>
 using Values = std::array<const char*, static_cast<size_t>(Enum::kCount)>;
 
-constexpr Values<AdmissionRejection> kAdmissionRejections = {"pool",     "quota", "rate",
-                                                             "draining", "limit", "invalid"};
+constexpr Values<AdmissionRejection> kAdmissionRejections = {"pool", "draining", "limit",
+                                                             "invalid"};
 constexpr Values<StatsResult> kStatsResults = {"ok", "duplicate", "stale", "invalid", "dropped"};
 constexpr Values<OrderKind> kOrderKinds = {"quantize", "evict"};
-constexpr Values<OrderResult> kOrderResults = {"applied", "duplicate", "stale_epoch",
-                                               "refused", "expired",   "failed"};
+constexpr Values<OrderResult> kOrderResults = {"applied", "duplicate", "stale_epoch", "failed"};
 constexpr Values<KernelKind> kKernels = {"append",   "attend", "seal",  "anneal",
                                          "sparsity", "matmul", "device"};
 constexpr Values<SavedBy> kSavedBy = {"quantize", "evict"};
@@ -45,13 +44,10 @@ constexpr Values<DecodePhase> kPhases = {"prefill", "decode"};
 constexpr Values<PeerRole> kRoles = {"store", "worker"};
 constexpr Values<RpcMethod> kRpcMethods = {"open",        "status",    "register", "report",
                                            "acknowledge", "heartbeat", "push",     "close"};
-constexpr Values<RpcCode> kRpcCodes = {"ok",           "invalid",  "not_found",
-                                       "stale_epoch",  "conflict", "refused",
-                                       "disconnected", "timeout",  "failed"};
+constexpr Values<RpcCode> kRpcCodes = {"ok",          "invalid",  "not_found",
+                                       "stale_epoch", "conflict", "refused"};
 constexpr Values<ConnectionRejection> kConnectionRejections = {"framing", "limit", "version",
                                                                "role"};
-constexpr Values<Invariant> kInvariants = {"page_accounting",  "equal_counts", "counts_never_rise",
-                                           "pinned_untouched", "block_table",  "plan_idempotence"};
 constexpr Values<StoreSequenceState> kStoreStates = {"tracked", "awaiting_snapshot"};
 constexpr Values<WorkerSequenceState> kWorkerStates = {"waiting", "prefill", "decode"};
 constexpr std::array<const char*, kThoughtCount> kThoughtNames = {"transition", "execution",
@@ -148,10 +144,6 @@ ProcessMetrics MakeProcessMetrics(Maker& make, const BuildFacts& facts) {
       .event_loop_lag_seconds = make.One<Histogram>(
           "event_loop_lag_seconds",
           "How late the event loop comes round; liveness is judged by it.", kLong),
-      .invariant_violations_total = ByLabel<Counter, Invariant>(
-          make.Each<Counter>("invariant_violations_total",
-                             "Invariants found broken at run time; anything but 0 is a bug.",
-                             "invariant", kInvariants)),
       .reregistrations_total = make.One<Counter>(
           "reregistrations_total",
           "Sequences registered again from a snapshot, after a lost store or lost reports."),
@@ -250,8 +242,6 @@ std::unique_ptr<WorkerMetrics> NewWorkerMetrics(prometheus::Registry* registry,
           "there the others stay empty, and `device` is what a step waited for, the model and the "
           "page work ordered since the step before.",
           "kernel", kKernels, kShort)),
-      .pages_zeroed_total = make.One<Counter>(
-          "pages_zeroed_total", "Pages zeroed on release, before anyone else gets them."),
       .store_fallback_active = make.One<Gauge>(
           "store_fallback_active", "1 while the worker plans by itself because no store answers."),
   });

@@ -32,26 +32,10 @@
 namespace palimpsest {
 
 // Label values. Each enum ends in kCount; the texts are in metrics.cc, in the same order.
-enum class AdmissionRejection : uint8_t {
-  kPool,
-  kQuota,
-  kRate,
-  kDraining,
-  kLimit,
-  kInvalid,
-  kCount
-};
+enum class AdmissionRejection : uint8_t { kPool, kDraining, kLimit, kInvalid, kCount };
 enum class StatsResult : uint8_t { kOk, kDuplicate, kStale, kInvalid, kDropped, kCount };
 enum class OrderKind : uint8_t { kQuantize, kEvict, kCount };
-enum class OrderResult : uint8_t {
-  kApplied,
-  kDuplicate,
-  kStaleEpoch,
-  kRefused,
-  kExpired,
-  kFailed,
-  kCount
-};
+enum class OrderResult : uint8_t { kApplied, kDuplicate, kStaleEpoch, kFailed, kCount };
 enum class KernelKind : uint8_t {
   kAppend,
   kAttend,
@@ -83,21 +67,9 @@ enum class RpcCode : uint8_t {
   kStaleEpoch,
   kConflict,
   kRefused,  // every other typed refusal
-  kDisconnected,
-  kTimeout,
-  kFailed,
   kCount
 };
 enum class ConnectionRejection : uint8_t { kFraming, kLimit, kVersion, kRole, kCount };
-enum class Invariant : uint8_t {
-  kPageAccounting,
-  kEqualCounts,
-  kCountsNeverRise,
-  kPinnedUntouched,
-  kBlockTable,
-  kPlanIdempotence,
-  kCount
-};
 // A sequence as the shard sees it, and as the worker does.
 enum class StoreSequenceState : uint8_t { kTracked, kAwaitingSnapshot, kCount };
 enum class WorkerSequenceState : uint8_t { kWaiting, kPrefill, kDecode, kCount };
@@ -188,8 +160,6 @@ struct ProcessMetrics {
   ByLabel<prometheus::Counter, PeerRole> lease_expirations_total;
   // How late the event loop comes round; liveness is judged by it.
   prometheus::Histogram& event_loop_lag_seconds;
-  // Invariants found broken at run time; anything but 0 is a bug.
-  ByLabel<prometheus::Counter, Invariant> invariant_violations_total;
   // Sequences registered again from a snapshot, after a lost store or lost reports.
   prometheus::Counter& reregistrations_total;
   // Sequences and requests refused, by reason.
@@ -242,8 +212,6 @@ struct WorkerMetrics {
   prometheus::Histogram& decode_step_duration_seconds;
   // Time in a kernel, by kernel; on a device, where the host cannot tell them apart, kDevice alone.
   ByLabel<prometheus::Histogram, KernelKind> kernel_duration_seconds;
-  // Pages zeroed on release, before anyone else gets them.
-  prometheus::Counter& pages_zeroed_total;
   // 1 while the worker plans by itself because no store answers.
   prometheus::Gauge& store_fallback_active;
 };

@@ -68,7 +68,6 @@ TEST_F(MetricsTest, EverySeriesExistsFromTheStart) {
         "palimpsest_rpc_requests_total{code=\"stale_epoch\",method=\"report\"} 0",
         "palimpsest_connection_rejections_total{reason=\"framing\"} 0",
         "palimpsest_event_loop_lag_seconds_count 0", "palimpsest_heartbeat_rtt_seconds_count 0",
-        "palimpsest_invariant_violations_total{invariant=\"equal_counts\"} 0",
         "palimpsest_reregistrations_total 0",
         "palimpsest_classification_duration_seconds_count 0"}) {
     EXPECT_THAT(StoreText(), HasSubstr(std::string(line) + "\n"));
@@ -82,20 +81,20 @@ TEST_F(MetricsTest, EverySeriesExistsFromTheStart) {
         "palimpsest_decode_step_duration_seconds_count 0",
         "palimpsest_kernel_duration_seconds_count{kernel=\"matmul\"} 0",
         "palimpsest_kernel_duration_seconds_count{kernel=\"device\"} 0",
-        "palimpsest_pages_zeroed_total 0", "palimpsest_store_fallback_active 0",
-        "palimpsest_sequences{state=\"decode\"} 0", "palimpsest_rpc_connections 0"}) {
+        "palimpsest_store_fallback_active 0", "palimpsest_sequences{state=\"decode\"} 0",
+        "palimpsest_rpc_connections 0"}) {
     EXPECT_THAT(WorkerText(), HasSubstr(std::string(line) + "\n"));
   }
 }
 
 TEST_F(MetricsTest, EachLabelReachesItsOwnSeries) {
   store_->process.orders_total[{OrderKind::kEvict, OrderResult::kFailed}].Increment(3);
-  store_->process.rpc_requests_total[{RpcMethod::kClose, RpcCode::kFailed}].Increment();
+  store_->process.rpc_requests_total[{RpcMethod::kClose, RpcCode::kRefused}].Increment();
   store_->stats_gaps_total.Increment();
   store_->thoughts_classified_total[Thought::kExecution].Increment();
   store_->process.stats_batches_total[StatsResult::kDropped].Increment(2);
   EXPECT_THAT(StoreText(), HasSubstr("orders_total{kind=\"evict\",result=\"failed\"} 3\n"));
-  EXPECT_THAT(StoreText(), HasSubstr("requests_total{code=\"failed\",method=\"close\"} 1\n"));
+  EXPECT_THAT(StoreText(), HasSubstr("requests_total{code=\"refused\",method=\"close\"} 1\n"));
   EXPECT_THAT(StoreText(), HasSubstr("classified_total{class=\"execution\"} 1\n"));
   EXPECT_THAT(StoreText(), HasSubstr("batches_total{result=\"dropped\"} 2\n"));
   worker_->pages_resident[{Format::kTernary, Format::kFp8}].Set(5);

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "common/base/status_macros.h"
 
 namespace palimpsest {
 namespace {
@@ -102,13 +101,6 @@ absl::StatusOr<bool> ReadBoolOr(const nlohmann::json& object, absl::string_view 
   if (value == nullptr) return fallback;
   if (!value->is_boolean()) return FieldError(key, *value, "true or false");
   return value->get<bool>();
-}
-
-absl::StatusOr<std::optional<double>> ReadOptionalReal(const nlohmann::json& object,
-                                                       const RealField& field) {
-  if (FindField(object, field.key) == nullptr) return std::optional<double>();
-  KV_ASSIGN_OR_RETURN(const double value, ReadReal(object, field));
-  return std::optional<double>(value);
 }
 
 }  // namespace palimpsest

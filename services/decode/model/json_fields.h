@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -49,7 +48,5 @@ absl::StatusOr<int64_t> ReadIntOr(const nlohmann::json& object, const IntField& 
 absl::StatusOr<double> ReadRealOr(const nlohmann::json& object, const RealField& field,
                                   double fallback);
 absl::StatusOr<bool> ReadBoolOr(const nlohmann::json& object, absl::string_view key, bool fallback);
-absl::StatusOr<std::optional<double>> ReadOptionalReal(const nlohmann::json& object,
-                                                       const RealField& field);
 
 }  // namespace palimpsest
