@@ -12,6 +12,7 @@ import os
 import pathlib
 import time
 
+import numpy as np
 import torch
 
 from reasoner import countdown
@@ -19,6 +20,7 @@ from reasoner import countdown
 from .network import Network
 from .run import Run
 from .spec import BLOCK, Spec
+from .thinkv import labelled_run
 
 
 def _solve(problem: dict) -> bytes:
@@ -49,10 +51,14 @@ def prompt_tokens(chains: list[bytes]) -> int:
 
 
 def judge(network: Network, tokens: torch.Tensor, lengths: torch.Tensor, spec: Spec, pinned: int,
-          codebook: list[torch.Tensor] | None, centres: list[torch.Tensor] | None = None
-          ) -> dict[str, float]:
+          codebook: list[torch.Tensor] | None, centres: list[torch.Tensor] | None = None,
+          kinds: list[np.ndarray] | None = None) -> dict[str, float]:
+    """kinds: of every chain's tokens, for runs with labels."""
     start = time.time()
-    run = Run(network, spec, pinned, codebook, centres)
+    if spec.labels is None:
+        run = Run(network, spec, pinned, codebook, centres)
+    else:
+        run = labelled_run(network, spec, pinned, codebook, kinds)
     wrong = torch.zeros(len(tokens), dtype=torch.long, device=network.device)
     loss = torch.zeros((), dtype=torch.float64, device=network.device)
     following = torch.cat([tokens[:, 1:], tokens[:, -1:]], 1)
@@ -65,7 +71,10 @@ def judge(network: Network, tokens: torch.Tensor, lengths: torch.Tensor, spec: S
         wrong += ((guess != following[:, block]) & judged).sum(1)
         sure = logits.log_softmax(-1).gather(-1, following[:, block, None])[..., 0]
         loss -= (sure * judged).sum().double()
+    rate = wrong.sum() / lengths.sum()
+    # A ratio's standard error, chains being what was drawn.
+    error = (wrong - rate * lengths).pow(2).sum().sqrt() / lengths.sum()
     return {"exact": (wrong == 0).double().mean().item(),
-            "wrong_per_1k": (wrong.sum() / lengths.sum() * 1000).item(),
+            "wrong_per_1k": rate.item() * 1000, "wrong_error": error.item() * 1000,
             "loss_per_1k": (loss / lengths.sum() * 1000).item(),
-            "live": run.live, **run.storage.figures(), "seconds": time.time() - start}
+            **run.figures(), "seconds": time.time() - start}

@@ -30,7 +30,8 @@ class Scorer:
         self.codebook, self.hadamard = codebook, hadamard
         self.random = torch.Generator(device=network.device)
         self.random.manual_seed(1)
-        if spec.policy == "anticipate" and spec.queries:
+        wanted = spec.policy == "anticipate" or spec.pick == "removal_error"
+        if wanted and spec.queries:
             if codebook is None or codebook[0].shape[1] < spec.queries:
                 raise ValueError(f"{spec.name}: no codebook of {spec.queries} queries")
 

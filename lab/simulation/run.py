@@ -47,6 +47,9 @@ class Run:
         """Live tokens of a lane that a token found, mean over those read."""
         return self._live_sum / self.next
 
+    def figures(self) -> dict[str, float]:
+        return {"live": self.live, **self.storage.figures()}
+
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """tokens [batch, n] -> what the network's head reads [batch, n, width]."""
         count = tokens.shape[1]
@@ -62,9 +65,16 @@ class Run:
         self.storage.see(self.lanes, count)
         if self.spec.policy != "full" and self.since >= self.spec.interval:
             self.since = 0
-            for layer in range(self.network.layers):
-                self._select(layer)
+            self._select_all()
         return hidden
+
+    def stored(self, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The block's K and V as they are read back."""
+        return (stored(k, self.spec.key_format, self.spec.key_scales),
+                stored(v, self.spec.value_format, self.spec.value_scales))
+
+    def weigh(self, score: torch.Tensor, lanes: Lanes) -> torch.Tensor:
+        return score
 
     def _attend(self, layer: int, plain: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                 positions: torch.Tensor, integers: torch.Tensor, causal: torch.Tensor
@@ -86,9 +96,7 @@ class Run:
                                         v.to(torch.bfloat16).float(), grouped, causal)
         if self.spec.rotate_values:
             out = out @ self.mixing  # it is its own inverse
-        lanes.append(stored(k, self.spec.key_format, self.spec.key_scales),
-                     stored(v, self.spec.value_format, self.spec.value_scales),
-                     integers.expand(batch, network.kv_heads, count))
+        lanes.append(*self.stored(k, v), integers.expand(batch, network.kv_heads, count))
         self._note(lanes, weights, q.view(*grouped, dim), plain.reshape(*grouped, dim))
         return out.view(batch, network.query_heads, count, dim)
 
@@ -101,6 +109,8 @@ class Run:
         values = [v]
         if lanes.count:
             cached = (q @ lanes.keys.transpose(-1, -2)).view(*grouped, -1) * scale
+            if lanes.dead is not None:
+                cached = cached.masked_fill(lanes.dead[:, :, None, None], float("-inf"))
             logits, values = [cached, *logits], [lanes.values, *values]
         if lanes.residue.count:
             logits.append(lanes.residue.logits(q, scale, self.spec.residue).view(*grouped, 1))
@@ -124,12 +134,16 @@ class Run:
         lanes.note_queries(q, plain, newest, spec.online_queries, spec.online_stride,
                            spec.online_thin)
 
+    def _select_all(self) -> None:
+        for layer in range(self.network.layers):
+            self._select(layer)
+
     def _select(self, layer: int) -> None:
         spec, lanes = self.spec, self.lanes[layer]
         keep = spec.budget + self.pinned
         if lanes.count <= keep:
             return
-        score = self.scorer(layer, lanes, self.next).clone()
+        score = self.weigh(self.scorer(layer, lanes, self.next), lanes).clone()
         if spec.share_layer:
             score = score.amax(1, keepdim=True).expand_as(score).clone()
         score[lanes.positions < self.pinned] = float("inf")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from .formats import SCALES, is_format
+from .labels import SOURCES
+from .picks import PICKS
+from .segments import FITS
 
 BLOCK = 32  # tokens a step reads; selection happens between steps
 
-POLICIES = ("full", "anticipate", "rkv", "h2o", "longflow", "window", "random")
+POLICIES = ("full", "anticipate", "rkv", "h2o", "longflow", "window", "random", "thinkv")
 SCORES = ("probability", "value_norm", "distance", "removal_error", "residue_distance")
+_PRECISION = re.compile("R(2|4|8|16)E(2|4|8|16)T(2|4|8|16)")
 REDUCTIONS = ("max", "top4", "square_sum", "sum")
 
 
@@ -42,6 +47,23 @@ class Spec:
     share_layer: bool = False  # the KV heads of a layer keep the same tokens (largest score)
     score_prompt: bool = True  # the prompt takes its share of attention when tokens are scored
 
+    # any policy, with kinds of thought (labels.py), chains alone:
+    labels: str | None = None  # SOURCES
+    tau: int = 128  # tokens of a window
+    key_precision: str = ""  # formats by label, as R4E4T2, instead of key_format
+    value_precision: str = ""
+    # Factors for E, R, T: of scores, or of what a segment keeps where fit is "level".
+    label_shares: tuple[float, float, float] = (1, 1, 1)
+    # thinkv, whose parts can each be switched off (segments.py):
+    bytes: float = 0  # per cent of a full cache: chooses the budget, with labels as they are known
+    retention: tuple[int, ...] = (64, 32, 16, 8, 4)
+    transitions: bool = True
+    importance: bool = True
+    fit: str = "oldest"  # FITS
+    pick: str = "medoids"  # PICKS
+    sparsity_layers: tuple[int, ...] = ()  # whose mean tells labels "sparsity"
+    theta: tuple[float, ...] = ()  # E below the first, T from the second on
+
     def __post_init__(self) -> None:
         def need(good: bool, what: str) -> None:
             if not good:
@@ -53,12 +75,24 @@ class Spec:
         need(is_format(self.value_format), f"value_format {self.value_format!r}")
         need(self.key_scales in SCALES, f"key_scales {self.key_scales!r}: one of {SCALES}")
         need(self.value_scales in SCALES, f"value_scales {self.value_scales!r}: one of {SCALES}")
-        need(self.policy == "full" or self.budget > self.recent,
+        need(self.policy in ("full", "thinkv") or self.budget > self.recent,
              f"a budget of {self.budget} must be above recent = {self.recent}")
         need(self.interval > 0 and self.interval % BLOCK == 0,
              f"interval {self.interval}: a multiple of {BLOCK}")
         need(self.policy != "anticipate"
              or self.queries + self.last_queries + self.online_queries > 0, "nothing to score by")
+        need(self.labels is None or self.labels in SOURCES,
+             f"labels {self.labels!r}: one of {SOURCES}")
+        need(self.labels != "sparsity" or len(self.theta) == 2 and len(self.sparsity_layers) > 0,
+             "labels by sparsity want sparsity_layers and two values of theta")
+        need(all(not precision or _PRECISION.fullmatch(precision)
+                 for precision in (self.key_precision, self.value_precision)),
+             "key_precision, value_precision: as R4E4T2, with 2, 4, 8 or 16 bits")
+        need(self.tau > 0 and self.tau % BLOCK == 0, f"tau {self.tau}: a multiple of {BLOCK}")
+        need(self.pick in PICKS, f"pick {self.pick!r}: one of {PICKS}")
+        need(self.fit in FITS, f"fit {self.fit!r}: one of {FITS}")
+        need(self.policy != "thinkv" or self.labels is not None and self.interval == BLOCK,
+             f"thinkv wants labels, and an interval of {BLOCK}")
         need(self.score != "residue_distance" or self.residue is not None,
              "residue_distance without a residue")
 
@@ -69,17 +103,17 @@ def read_spec(fields: dict[str, Any]) -> Spec:
     unknown = sorted(set(fields) - known)
     if unknown:
         raise ValueError(f"{fields.get('name', '?')}: unknown fields {', '.join(unknown)}")
-    fields = dict(fields)
-    if "ahead" in fields:
-        fields["ahead"] = tuple(fields["ahead"])
-    return Spec(**fields)
+    return Spec(**{name: tuple(value) if isinstance(value, list) else value
+                   for name, value in fields.items()})
 
 
 def to_line(spec: Spec) -> dict[str, Any]:
     """What says this run: name, policy, budget, and every field that is not its default."""
     line = {"name": spec.name, "policy": spec.policy}
     if spec.policy != "full":
-        line.update(budget=spec.budget, interval=spec.interval, recent=spec.recent)
+        line.update(budget=spec.budget, interval=spec.interval)
+        if spec.policy != "thinkv":
+            line["recent"] = spec.recent
     for field in dataclasses.fields(Spec):
         value = getattr(spec, field.name)
         if field.name not in line and field.default != value and field.name != "budget":

@@ -32,7 +32,7 @@ from typing import Callable
 
 import torch
 
-from . import chains, texts
+from . import chains, labels, texts, thinkv
 from .centres import mean_keys
 from .codebook import Codebooks, FileCodebook, sample_queries
 from .network import Network
@@ -76,7 +76,7 @@ class Calibration:
         self._centres: list[torch.Tensor] | None = None
 
     def codebook(self, spec: Spec) -> list[torch.Tensor] | None:
-        if spec.policy != "anticipate":
+        if spec.policy != "anticipate" and spec.pick != "removal_error":
             return None
         if self._books is None and self._file is not None:
             self._books = FileCodebook(self._file, self._network)
@@ -106,9 +106,10 @@ def run_chains(network: Network, sweep: dict, specs: list[Spec], file: pathlib.P
     pinned = chains.prompt_tokens(held_out)
     show({"chains": len(held_out), "tokens_mean": round(lengths.double().mean().item()),
           "tokens_max": int(lengths.max()), "pinned": pinned})
-    for spec in specs:
+    kinds = labels.kinds_of_all(held_out)
+    for spec in thinkv.with_budgets(specs, kinds, network.head_dim, pinned):
         figures = chains.judge(network, tokens, lengths, spec, pinned, learnt.codebook(spec),
-                               learnt.centres(spec))
+                               learnt.centres(spec), kinds)
         show({**to_line(spec), **rounded(figures)})
 
 

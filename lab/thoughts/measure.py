@@ -21,7 +21,7 @@ from typing import Iterator
 
 import numpy as np
 
-from reasoner import countdown
+from simulation.labels import kinds_of
 
 from . import picture
 from .thresholds import accuracy, confusion, fit, fit_linear
@@ -33,15 +33,6 @@ _TOGETHER = 4  # layers, as ThinKV takes
 _STRETCH = 512  # tokens
 _EVERY = 8  # tau 1: tokens of which one is looked at
 _BINS = 50
-
-
-def kinds_of(chain: bytes) -> tuple[np.ndarray, int]:
-    """Kinds of a solved problem's tokens (its search is repeated: a chain alone doesn't tell)."""
-    end = chain.index(countdown.ID["]"])
-    solved = countdown.solve(list(chain[4:end]), chain[2])
-    assert solved is not None and solved.tokens == chain
-    index = np.array([KINDS.find(kind) for kind in countdown.KINDS])
-    return index[np.frombuffer(solved.kinds, np.uint8)], solved.prompt_tokens
 
 
 def describe(chains: list[Measured]) -> dict:
@@ -143,7 +134,9 @@ def measure(tokens: tuple[int, int], count: int, device: str | None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = Network(_LAB / "reasoner" / "model", device)
     found = chain_files.load(_LAB / "reasoner" / "problems" / "heldout.jsonl", *tokens, count)
-    chains = [Measured(sparsity.of_chain(network, chain), *kinds_of(chain)) for chain in found]
+    kinds = [kinds_of(chain) for chain in found]
+    chains = [Measured(sparsity.of_chain(network, chain), own, int((own < 0).sum()))
+              for chain, own in zip(found, kinds)]
     about = {"device": torch.cuda.get_device_name() if device == "cuda" else device,
              "taken": str(datetime.date.today())}
     return about, chains

@@ -11,7 +11,8 @@ import dataclasses
 
 import numpy as np
 
-KINDS = "ERT"  # ThinKV's order: E is dense, T sparse
+from simulation.labels import KINDS
+
 READINGS = ("step", "last4", "window")  # at the last token; means over the last four, the window
 
 

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""lab/simulation's ThinKV: its plan, its labels, and which tokens of a segment stay."""
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import pytest
+
+np = pytest.importorskip("numpy")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "lab"))
+
+from simulation.labels import E, R, T, make, of_windows  # noqa: E402
+from simulation.segments import Planner, Rules, follow  # noqa: E402
+
+STEPS = (64, 32, 16, 8, 4)
+
+
+def planner_of(labels: list[int], rules: Rules, tokens: int = 128) -> Planner:
+    planner = Planner(rules)
+    for label in labels:
+        planner.start(label)
+        planner.write(tokens)
+    return planner
+
+
+def counts(planner: Planner) -> list[int]:
+    return [segment.count for segment in planner.segments]
+
+
+def test_a_transition_lowers_every_older_segment_one_step():
+    planner = planner_of([R, E, T, R, T], Rules(budget=10_000))
+    planner.plan()
+    assert counts(planner) == [32, 32, 64, 64, 128]
+
+
+def test_without_transitions_nothing_goes_below_the_budget():
+    planner = planner_of([R, E, T, R, T], Rules(budget=10_000, transitions=False))
+    assert planner.plan() == [] and counts(planner) == [128] * 5
+
+
+def test_over_budget_the_least_important_go_to_the_floor_oldest_first():
+    planner = planner_of([R, T, E, T, R], Rules(budget=300, transitions=False))
+    planner.plan()
+    assert counts(planner) == [128, 4, 32, 4, 128] and planner.live <= 300
+
+
+def test_without_importance_the_oldest_goes_whatever_it_is():
+    planner = planner_of([R, T, E, T, R], Rules(300, transitions=False, importance=False))
+    planner.plan()
+    assert counts(planner) == [4, 4, 32, 128, 128]
+
+
+def test_at_the_floor_T_and_E_go_whole_and_R_stays():
+    planner = planner_of([R, T, E, R, R], Rules(budget=10, transitions=False))
+    planner.plan()
+    assert counts(planner) == [4, 0, 0, 4, 128]
+
+
+def test_a_level_fits_the_budget_and_heeds_shares():
+    rules = Rules(256, transitions=False, importance=False, fit="level", shares=(1, 2, 1))
+    planner = planner_of([E, R, E, R], rules)
+    planner.plan()
+    e, r = counts(planner)[:2]
+    assert planner.live <= 256 and 2 * e == r == 64
+
+
+@pytest.mark.parametrize("fit", ["oldest", "level"])
+def test_lowerings_say_where_segments_lie_and_counts_add_up(fit):
+    random = np.random.default_rng(0)
+    planner, laid_out = Planner(Rules(200, STEPS, fit=fit)), []
+    for label in random.integers(0, 3, 60):
+        planner.start(int(label))
+        laid_out.append(0)
+        for tokens in (32, 32, 32):
+            planner.write(tokens)
+            laid_out[-1] += tokens
+            firsts = [sum(laid_out[:i]) for i in range(len(laid_out))]
+            for order in planner.plan():
+                assert (order.first, order.count) in zip(firsts, laid_out)
+                assert order.keep < order.count
+            laid_out = counts(planner)
+            assert sum(planner.live_by_label) == planner.live == sum(laid_out)
+            assert min(laid_out) >= 0
+
+
+def test_a_segment_opens_when_the_one_before_has_ended():
+    labels, starts = np.full(300, R), np.zeros(300, bool)
+    starts[[10, 128, 256]] = True
+    planner = Planner(Rules(10_000))
+    opened = []
+    for first in range(0, 288, 32):
+        follow(planner, labels, starts, first, first + 32)
+        opened.append(counts(planner))
+    assert opened[0] == [22] and opened[3] == [118, 0] and opened[-1] == [118, 128, 32]
+
+
+def test_labels_of_windows():
+    kinds = np.repeat([-1, R, E, T, E], [8, 30, 60, 40, 22])
+    assert of_windows(kinds, 8, 32).tolist() == [R, E, E, T, E]
+    for source, wanted in (("R", [R, R, R, R]), ("true", [R, E, E, T]), ("before", [R, R, E, E])):
+        labels = make(source, [kinds], 160, 8, 32)
+        assert labels.of_token[0, 8:128:32].tolist() == wanted
+        assert np.flatnonzero(labels.starts[0])[:3].tolist() == [8, 32, 64]
+    shuffled = make("shuffled", [kinds], 160, 8, 32)
+    assert sorted(shuffled.of_token[0, 16::32]) == sorted([R, E, E, T, E])
+    assert make("thoughts", [kinds], 160, 8, 32).starts[0].nonzero()[0].tolist() == [8, 38, 98, 138]
+
+
+def test_medoids_are_those_of_the_transcription():
+    torch = pytest.importorskip("torch")
+    from fidelity.thinkv import medoids
+    from simulation import picks
+    random = np.random.default_rng(1)
+    points = random.normal(size=(6, 40, 8)).astype(np.float32)
+    count, keep = [40, 40, 32, 17, 9, 3], [4, 16, 32, 8, 1, 0]
+    found = picks.medoids(torch.tensor(points), torch.tensor(count), torch.tensor(keep))
+    for chosen, own, n, k in zip(found, points, count, keep):
+        wanted = medoids(own[:n].astype(np.float64), k)[0].tolist() if k else []
+        assert chosen.nonzero()[:, 0].tolist() == wanted
+
+
+def test_every_pick_keeps_as_many_as_it_should_and_members_only():
+    torch = pytest.importorskip("torch")
+    from simulation import picks
+    count, keep = torch.tensor([20, 12, 5, 1]), torch.tensor([7, 12, 0, 1])
+    valid = (torch.arange(20) < count[:, None])[:, None]
+    score = torch.rand(3, 4, 2, 20)
+    for found in (picks.best(score, valid, keep), picks.spaced(valid, count, keep)):
+        assert (found.sum(-1) == keep[:, None]).all() and not (found & ~valid).any()
+    spaced = picks.spaced(valid, count, keep)[0, 0].nonzero()[:, 0].tolist()
+    assert spaced == [j * 20 // 7 for j in range(7)]
