@@ -141,6 +141,8 @@ struct WorkerStatus {
   # Sequences registered again because the store had lost them, or a plan was made without it.
   defaultPolicy @17 :Types.PolicySpec;
   # Of requests that name none, for tenants without a default of their own. Null: not told.
+  keysRotated @18 :Bool;
+  # Keys are stored, and queries meet them, after a Hadamard transform of each head.
 
   enum StoreState {
     none @0;

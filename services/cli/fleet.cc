@@ -52,7 +52,8 @@ std::vector<std::string> WorkerArguments(const FleetOptions& options, const std:
                                         "--name",           options.name,
                                         "--drain-timeout",  "0s",
                                         "--pool-bytes",     FormatBytes(options.pool_bytes),
-                                        "--threads",        absl::StrCat(options.threads)};
+                                        "--threads",        absl::StrCat(options.threads),
+                                        "--rotate-keys",    std::string(Name(options.rotate_keys))};
   if (!store.empty()) arguments.insert(arguments.end(), {"--store", store});
   if (options.lockstep) arguments.push_back("--lockstep");
   if (!options.calibration.empty()) {

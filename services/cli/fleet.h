@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "services/cli/child_process.h"
 #include "services/cli/client/worker_client.h"
+#include "services/decode/model/key_rotation.h"
 
 namespace palimpsest::cli {
 
@@ -21,7 +22,8 @@ struct FleetOptions {
   bool lockstep = false;
   uint32_t threads = 0;
   uint64_t pool_bytes = 0;
-  std::string calibration;             // empty: the model's
+  std::string calibration;  // empty: the model's
+  KeyRotation rotate_keys = KeyRotation::kAuto;
   std::vector<std::string> more = {};  // further arguments of the worker
 };
 

@@ -23,6 +23,7 @@
 #include "services/decode/engine/engine.h"
 #include "services/decode/model/calibration_file.h"
 #include "services/decode/model/fingerprint.h"
+#include "services/decode/model/key_rotation.h"
 #include "services/decode/model/query_codebook_file.h"
 #include "services/decode/policy_defaults.h"
 #include "services/decode/served_policies.h"
@@ -98,6 +99,7 @@ struct Worker {
   std::unique_ptr<Clock> clock = NewSteadyClock();
   ModelSource source;
   PolicyDefaults defaults;
+  bool keys_rotated = false;
   std::string device;
   std::unique_ptr<TimedBackend> backend;
   std::unique_ptr<Model> model;  // may use the backend's device
@@ -111,9 +113,11 @@ struct Worker {
 absl::Status BuildDevice(const DeviceOptions& options, Log* log, Worker& worker) {
   KV_ASSIGN_OR_RETURN(Device device, NewDevice(options));
   if (device.why_not_cuda.empty()) {
-    log->Info("device", {{"device", device.name}});
+    log->Info("device", {{"device", device.name}, {"keys_rotated", options.rotate_keys}});
   } else {
-    log->Info("device", {{"device", device.name}, {"no_gpu_because", device.why_not_cuda}});
+    log->Info("device", {{"device", device.name},
+                         {"no_gpu_because", device.why_not_cuda},
+                         {"keys_rotated", options.rotate_keys}});
   }
   if (worker.source.is_synthetic()) {
     log->Warning("RANDOM WEIGHTS: good for speed, what this worker says means nothing",
@@ -135,6 +139,7 @@ absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* 
                       ServePolicies(settings.policies, codebook != nullptr));
   KV_ASSIGN_OR_RETURN(worker.defaults, ChooseDefaults(settings.default_policy, {}, served));
   TellDefaults(worker.defaults, *log);
+  KV_ASSIGN_OR_RETURN(worker.keys_rotated, RotatesKeys(settings.rotate_keys, worker.source.config));
   DeviceOptions device{.choice = settings.device,
                        .source = worker.source,
                        .open_groups = settings.batch_max,
@@ -143,6 +148,7 @@ absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* 
                        .slot_scores = served.slot_scores,
                        .residue = served.residue,
                        .query_window = served.query_window,
+                       .rotate_keys = worker.keys_rotated,
                        .codebook = codebook,
                        .threads = Threads(settings),
                        .log = log};
@@ -198,7 +204,8 @@ class Loop {
          .model_path = worker_.source.name(),
          .synthetic = worker_.source.is_synthetic(),
          .model = worker_.model->config(),
-         .policies = worker_.defaults},
+         .policies = worker_.defaults,
+         .keys_rotated = worker_.keys_rotated},
         {.on_framing_refused = [this](FramingError) { Rejected(ConnectionRejection::kFraming); },
          .on_connection_limit = [this] { Rejected(ConnectionRejection::kLimit); }});
     auto engine_ended = kj::newPromiseAndFulfiller<void>();
@@ -315,10 +322,10 @@ int Main(int argc, char** argv) {
     return absl::StrCat(
         "palimpsest-decode ", BuildVersion(), "\nmodel: ", source.name(),
         source.is_synthetic() ? ", RANDOM WEIGHTS: for speed only" : "",
-        "\ndevice: ", worker.device, "\ndefault policy: ", Described(worker.defaults.worker),
-        "\nchains: ", s.chains.size(), " running, ", s.waiting,
-        " waiting\npool: ", s.pool.used_bytes, " of ", s.pool.capacity_bytes,
-        " bytes used\ntokens decoded: ", s.tokens_decoded,
+        "\ndevice: ", worker.device, "\nkeys: ", worker.keys_rotated ? "rotated" : "as they are",
+        "\ndefault policy: ", Described(worker.defaults.worker), "\nchains: ", s.chains.size(),
+        " running, ", s.waiting, " waiting\npool: ", s.pool.used_bytes, " of ",
+        s.pool.capacity_bytes, " bytes used\ntokens decoded: ", s.tokens_decoded,
         "\nstore: ", s.store == StoreState::kConnected ? "connected" : "away", "\n");
   };
   absl::StatusOr<std::unique_ptr<HealthServer>> health = NewHealthServer(health_options);

@@ -72,6 +72,9 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
                 {"What to compute on: auto (the first GPU where there is a usable one, else the "
                  "CPU), cpu, cuda or cuda:N.",
                  "cuda:1"});
+  table->Choice("rotate_keys", &settings->rotate_keys, KeyRotationChoices(),
+                "Store keys after a Hadamard transform of each head, which spreads outliers that "
+                "fp8 and 4 bits would pay for; auto: where head_dim is a power of two.");
   std::vector<std::pair<std::string, std::string>> shapes = {{"none", ""}};
   for (const std::string& name : KnownShapeNames()) shapes.emplace_back(name, name);
   table->Choice("synthetic_weights", &settings->synthetic_weights, std::move(shapes),

@@ -12,6 +12,7 @@
 #include "common/base/settings.h"
 #include "common/policy/policy_choice.h"
 #include "services/decode/device/device.h"
+#include "services/decode/model/key_rotation.h"
 
 namespace palimpsest {
 
@@ -19,6 +20,7 @@ struct WorkerSettings {
   std::string model;
   std::string synthetic_weights;  // a known shape; empty: the model's own weights
   DeviceChoice device;
+  KeyRotation rotate_keys = KeyRotation::kAuto;
   std::string calibration;
   std::string codebook;
   std::vector<std::string> policies;  // empty: those that take no memory of their own

@@ -209,6 +209,7 @@ SystemReport System() {
   worker.pool.footprint_bytes = 5;
   worker.pool.full_bytes = 100;
   worker.default_policy = DefaultSpec("anticipate").value();
+  worker.keys_rotated = true;
   report.workers.emplace_back().status = worker;
   report.workers.back().endpoint.port = 7501;
   report.workers.back().tokens_per_second = 1234;

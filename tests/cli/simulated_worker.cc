@@ -243,6 +243,7 @@ kj::Promise<void> SimulatedWorker::status(StatusContext context) {
   status.setStoreState(wire::WorkerStatus::StoreState::CONNECTED);
   status.setStoreEndpoint("127.0.0.1:7401");
   status.setLockstep(options_.lockstep);
+  status.setKeysRotated(true);
   status.setTokensDecoded(tokens_);
   status.setSteps(steps_);
   uint64_t footprint = 0, full = 0, pages4 = 0, pages2 = 0, pages16 = 0, running = 0;

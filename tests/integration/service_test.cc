@@ -385,6 +385,24 @@ TEST_F(ServiceTest, AWorkerWithoutACodebookFallsBackOnThinkvAndADefaultIsServed)
               HasSubstr("default_policy: policy: 'rkv' is not served; allowed: anticipate"));
 }
 
+TEST_F(ServiceTest, AWorkerRotatesKeysByItselfAndAnswersAreRightEitherWay) {
+  for (const char* wanted : {"auto", "off"}) {
+    With([&](EventLoop& loop) {
+      const Service worker = StartWorker(nullptr, {"--rotate-keys", wanted});
+      const auto client = Connect(loop, worker);
+      ASSERT_NE(client, nullptr);
+      const bool rotated = std::string(wanted) == "auto";
+      EXPECT_EQ(client->first_status().keys_rotated, rotated);
+      EXPECT_THAT(Get(worker.metrics, "/statusz"),
+                  HasSubstr(rotated ? "keys: rotated\n" : "keys: as they are\n"));
+      ExpectAllRight(Run(loop, *client, Problems(1), Options(Spec("full"))));
+      ExpectAllRight(Run(loop, *client, Problems(1), Options(Spec("anticipate", 192))));
+    });
+  }
+  EXPECT_THAT(LastWords({"--model", kModel, "--rotate-keys", "yes"}),
+              HasSubstr("'yes' is not a choice; allowed: auto, on, off"));
+}
+
 TEST_F(ServiceTest, AWorkerRefusesACodebookThatIsNotItsModels) {
   const std::string codebook = std::string(kModel) + "/queries.safetensors";
   EXPECT_THAT(

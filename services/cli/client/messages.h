@@ -81,6 +81,7 @@ struct WorkerStatus {
   std::vector<ChainStatus> chains;
   uint64_t reregistrations = 0;
   std::optional<PolicySpec> default_policy;  // older workers do not tell
+  bool keys_rotated = false;
 };
 
 // How tokens are drawn. Temperature 0 is greedy, and what is below it then means nothing.

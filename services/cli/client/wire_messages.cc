@@ -119,6 +119,7 @@ absl::StatusOr<WorkerStatus> ReadWorkerStatus(wire::WorkerStatus::Reader reader)
   }
   for (const auto chain : chains) status.chains.push_back(ReadChain(chain));
   status.reregistrations = reader.getReregistrations();
+  status.keys_rotated = reader.getKeysRotated();
   if (reader.hasDefaultPolicy()) {
     KV_ASSIGN_OR_RETURN(status.default_policy, ReadPolicySpec(reader.getDefaultPolicy()));
     status.default_policy->name = Escaped(status.default_policy->name);

@@ -31,7 +31,8 @@ FleetOptions FleetFor(const DemoSettings& settings, const std::string& model) {
           .lockstep = settings.lockstep,
           .threads = settings.threads,
           .pool_bytes = settings.pool_bytes,
-          .calibration = settings.calibration};
+          .calibration = settings.calibration,
+          .rotate_keys = settings.rotate_keys};
 }
 
 class Demo {

@@ -111,6 +111,10 @@ std::unique_ptr<SettingsTable> NewDemoSettingsTable(DemoSettings* settings) {
               {"File made by `palimpsest calibrate`; by default calibration.json of the model, "
                "where there is one.",
                "calibration.json"});
+  table->Choice(
+      "rotate_keys", &settings->rotate_keys, KeyRotationChoices(),
+      "Whether keys are stored after a Hadamard transform of each head; auto: as a worker does "
+      "by itself.");
   table->Integer("threads", &settings->threads, {0, 1024}, "Of the worker; 0 takes every core.");
   table->Bytes("pool_bytes", &settings->pool_bytes, {1ull << 20, 1ull << 44},
                {"Size of the worker's page pool.", "1GiB"});
@@ -132,6 +136,10 @@ std::unique_ptr<SettingsTable> NewDemoSettingsTable(DemoSettings* settings) {
   table->Conflict(
       {"worker", "calibration"}, [=] { return attached() && !settings->calibration.empty(); },
       "a running worker has its calibration already");
+  table->Conflict(
+      {"worker", "rotate_keys"},
+      [=] { return attached() && settings->rotate_keys != KeyRotation::kAuto; },
+      "a running worker stores its keys as it was started");
   table->Example("", "14 problems: the full cache, and thinkv at two budgets");
   table->Example("--policy full --format json", "one JSON document with the accuracy");
   table->Example("--policy thinkv --budget 256 --budget 512 --problems 4 --verbose",

@@ -12,6 +12,7 @@
 #include "common/base/settings.h"
 #include "common/policy/policy.h"
 #include "services/cli/countdown.h"
+#include "services/decode/model/key_rotation.h"
 
 namespace palimpsest::cli {
 
@@ -25,6 +26,7 @@ struct DemoSettings {
   std::string formats;  // empty: each policy's own
   std::string worker;   // HOST:PORT; empty: start a shard and a worker
   std::string calibration;
+  KeyRotation rotate_keys = KeyRotation::kAuto;
   bool lockstep = false;
   bool store = true;
   bool verbose = false;

@@ -181,7 +181,8 @@ void AppendDefaults(const SystemReport& report, std::vector<StyledLine>* lines) 
   for (const WorkerAnswer& worker : report.workers) {
     if (!worker.status.ok() || !worker.status->default_policy.has_value()) continue;
     lines->push_back({{Style::kDim, absl::StrCat("default policy of ", worker.status->name, "  ")},
-                      {Style::kPlain, Described(*worker.status->default_policy)}});
+                      {Style::kPlain, Described(*worker.status->default_policy)},
+                      {Style::kDim, worker.status->keys_rotated ? "  keys rotated" : ""}});
   }
 }
 

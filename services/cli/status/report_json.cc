@@ -157,7 +157,8 @@ Json WorkerJson(const WorkerAnswer& answer, bool sequences) {
                    {"tokens_per_second", Number(answer.tokens_per_second)},
                    {"pool", PoolJson(s.pool)},
                    {"reregistrations", s.reregistrations},
-                   {"default_policy", PolicyJson(s.default_policy)}});
+                   {"default_policy", PolicyJson(s.default_policy)},
+                   {"keys_rotated", s.keys_rotated}});
   if (!sequences) return json;
   json["chains"] = Json::array();
   for (const ChainStatus& chain : s.chains) json["chains"].push_back(ChainJson(chain));

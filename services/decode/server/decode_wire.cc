@@ -136,6 +136,7 @@ void Write(const WorkerIdentity& identity, double uptime_seconds, const EngineSn
   builder.setDecodeSeconds(snapshot.step_seconds);
   builder.setReregistrations(snapshot.reregistrations);
   Write(identity.policies.worker, builder.initDefaultPolicy());
+  builder.setKeysRotated(identity.keys_rotated);
   auto pool = builder.initPool();
   pool.setCapacityBytes(snapshot.pool.capacity_bytes);
   pool.setUsedBytes(snapshot.pool.used_bytes);

@@ -24,6 +24,7 @@ struct WorkerIdentity {
   bool synthetic = false;
   ModelConfig model;
   PolicyDefaults policies;
+  bool keys_rotated = false;
 };
 
 // What a request leaves out is the worker's or its model's: stop tokens, fields of the policy.
