@@ -13,7 +13,6 @@ import torch
 
 PICKS = ("medoids", "newest", "random", "spaced", "removal_error")
 _LLOYD_STEPS = 10
-_EXACT = "donot_use_mm_for_euclid_dist"  # two members are equally far from their mean: a tie
 
 
 def best(score: torch.Tensor, valid: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
@@ -39,6 +38,13 @@ def _spread(points: torch.Tensor, count: torch.Tensor, keep: torch.Tensor, most:
     return points.gather(1, at[..., None].expand(-1, -1, points.shape[-1]))
 
 
+def _distances(points: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
+    """Squared, [n, points, to]. In fp64, rounded: two members are equally far from their mean, and
+    such ties shall remain ties."""
+    square = (points * points).sum(-1)[..., None] + (to * to).sum(-1)[:, None]
+    return (square - 2 * points @ to.transpose(1, 2)).float()
+
+
 def medoids(points: torch.Tensor, count: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """points [n, tokens, width], of which the first `count` are there -> chosen [n, tokens].
 
@@ -47,18 +53,17 @@ def medoids(points: torch.Tensor, count: torch.Tensor, keep: torch.Tensor) -> to
     tokens, most = points.shape[1], int(keep.max())
     missing = torch.arange(tokens, device=points.device) >= count[:, None]
     unused = torch.arange(most, device=points.device) >= keep[:, None]
-    weight = (~missing)[..., None].float()
-    points = points * weight
+    weight = (~missing)[..., None].double()
+    points = points.double() * weight
     centroids = _spread(points, count, keep, most)
     for _ in range(_LLOYD_STEPS):
-        distance = torch.cdist(points, centroids, compute_mode=_EXACT)
-        distance = distance.masked_fill(unused[:, None], float("inf"))
-        member = torch.nn.functional.one_hot(distance.argmin(-1), most).float() * weight
+        distance = _distances(points, centroids).masked_fill(unused[:, None], float("inf"))
+        member = torch.zeros_like(distance, dtype=torch.float64)
+        member.scatter_(2, distance.argmin(-1, keepdim=True), weight)
         size = member.sum(1)[..., None]
         means = member.transpose(1, 2) @ points / size.clamp(min=1)
         centroids = torch.where(size > 0, means, centroids)
-    distance = torch.cdist(centroids, points, compute_mode=_EXACT)
-    distance = distance.masked_fill(missing[:, None], float("inf"))
+    distance = _distances(centroids, points).masked_fill(missing[:, None], float("inf"))
     taken = torch.zeros_like(missing)
     for cluster in range(most):
         nearest = distance[:, cluster].masked_fill(taken, float("inf")).argmin(-1, keepdim=True)
