@@ -56,9 +56,8 @@ class CudaBackendImpl final : public CudaBackend {
   absl::Status Start();
 
   cudaStream_t stream() const override { return stream_.get(); }
-  const cuda::StepHeader* device_header() const override { return step_.device().header; }
-  const cuda::StepRow* device_rows() const override { return step_.device().rows; }
   const cuda::DevicePool& pool() const override { return device_.pool; }
+  const cuda::QueryWindows& queries() const override { return annealer_.queries(); }
   ActivationType activation_type() const override { return ActivationType::kBfloat16; }
 
   absl::Status BeginStep(absl::Span<const SequenceView> sequences,

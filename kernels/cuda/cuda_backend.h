@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
+#include "kernels/cuda/query_sources.h"
 #include "kernels/cuda/step_tables.h"
 
 namespace palimpsest {
@@ -33,13 +34,10 @@ class CudaBackend : public Backend {
  public:
   virtual cudaStream_t stream() const = 0;
 
-  // Where BeginStep puts its tables; valid as long as the backend.
-  virtual const cuda::StepHeader* device_header() const = 0;
-  virtual const cuda::StepRow* device_rows() const = 0;
-
-  // Where pages and open groups lie on the device: for benchmarks and tests, which look into pages
-  // without copying them.
+  // Where pages, open groups and kept queries lie on the device: for benchmarks and tests, which
+  // look at them without copying.
   virtual const cuda::DevicePool& pool() const = 0;
+  virtual const cuda::QueryWindows& queries() const = 0;
 
   // Append for a model that lives on the device: q/k norm (where weights are given), RoPE
   // (rotating pairs (c, c + head_dim / 2)), K and V into the open groups, q to `io.q`, in one

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Norm, RoPE and placement of new tokens against a literal version; and what is refused.
+// Norm, rotations and placement of new tokens against a literal version, which queries are kept;
+// and what is refused.
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <random>
 #include <string>
 
+#include "kernels/cpu/hadamard.h"
 #include "tests/kernels/cuda/backend_pair.h"
 
 namespace palimpsest {
@@ -14,6 +17,7 @@ struct AppendCase {
   CacheShape shape;
   int query_heads;
   bool norm;
+  bool rotate_keys;
 };
 
 // What one launch reads and writes.
@@ -44,9 +48,10 @@ struct Projection {
 
 float Rounded(double x) { return Bf16ToFloat(FloatToBf16(static_cast<float>(x))); }
 
-// One head as transformers computes it in bf16, but for RoPE's sums, which are fp32.
+// One head as transformers computes it in bf16, but for RoPE's sums, which are fp32; then, for a
+// cache of rotated keys, Hadamard's, without rounding between the two.
 std::vector<float> Exact(const Projection& p, uint32_t row, int head,
-                         const std::vector<float>* norm, bool rope, uint32_t position) {
+                         const std::vector<float>* norm, uint32_t position, bool hadamard) {
   const float* from = p.qkv.data() + (size_t{row} * p.heads + head) * p.dim;
   std::vector<float> x(from, from + p.dim);
   if (norm != nullptr) {
@@ -55,24 +60,17 @@ std::vector<float> Exact(const Projection& p, uint32_t row, int head,
     const double inverse = 1 / std::sqrt(sum / p.dim + 1e-6);
     for (int c = 0; c < p.dim; ++c) x[c] = Rounded(Rounded(x[c] * inverse) * double{(*norm)[c]});
   }
-  if (!rope) return x;
   std::vector<float> out(p.dim);
   for (int c = 0; c < p.dim / 2; ++c) {
     const double cos = p.cos_sin[(size_t{position} * p.dim / 2 + c) * 2];
     const double sin = p.cos_sin[(size_t{position} * p.dim / 2 + c) * 2 + 1];
-    out[c] = Rounded(x[c] * cos - x[c + p.dim / 2] * sin);
-    out[c + p.dim / 2] = Rounded(x[c + p.dim / 2] * cos + x[c] * sin);
+    out[c] = static_cast<float>(x[c] * cos - x[c + p.dim / 2] * sin);
+    out[c + p.dim / 2] = static_cast<float>(x[c + p.dim / 2] * cos + x[c] * sin);
   }
+  if (hadamard) Hadamard(absl::MakeSpan(out));
+  for (float& value : out) value = Rounded(value);
   return out;
 }
-
-class AppendProjectedTest : public ::testing::TestWithParam<AppendCase> {
- protected:
-  void SetUp() override {
-    const absl::Status status = GpuStatus();
-    if (!status.ok()) GTEST_SKIP() << status.message();
-  }
-};
 
 // Both were rounded to bf16; an intermediate may have fallen to the other side of a tie.
 void ExpectClose(const std::vector<float>& exact, const uint16_t* bits, const std::string& what) {
@@ -82,76 +80,116 @@ void ExpectClose(const std::vector<float>& exact, const uint16_t* bits, const st
   }
 }
 
-TEST_P(AppendProjectedTest, NormsRotatesAndPlacesEveryHead) {
-  const AppendCase& of = GetParam();
-  const CacheShape& shape = of.shape;
-  const int dim = shape.head_dim;
-  constexpr uint32_t kPadded = 24, kPositions = 300;
-  auto backend = NewCudaBackend({.shape = shape,
-                                 .query_heads = of.query_heads,
-                                 .pool_bytes = uint64_t{1} << 20,
-                                 .open_groups = 4,
-                                 .rows_max = 32},
-                                {});
-  ASSERT_EQ(backend.status(), absl::OkStatus());
-  const Projection p(of, kPadded, kPositions, 21);
-  // Rows lie out of order, with a gap; the last rows are padding.
-  const SequenceView views[] = {{.open_group = 3, .open_count = 2, .open_position = 100},
-                                {.open_group = 0, .open_count = 0, .open_position = 280},
-                                {.open_group = 1, .open_count = 15, .open_position = 0}};
-  const StepRows rows[] = {{.sequence = 1, .row = 6, .count = 16},
-                           {.sequence = 2, .row = 0, .count = 1},
-                           {.sequence = 0, .row = 2, .count = 3}};
-  ASSERT_EQ((*backend)->BeginStep(views, rows), absl::OkStatus());
-  const DeviceArray<uint16_t> qkv(ToBf16(p.qkv)), q_norm(ToBf16(p.q_norm)),
-      k_norm(ToBf16(p.k_norm)), q(std::vector<uint16_t>(kPadded * of.query_heads * dim, 0x4242));
-  const DeviceArray<float> cos_sin(p.cos_sin);
-  const int layer = shape.layers - 1;
-  ASSERT_EQ((*backend)->AppendProjected(layer,
+class AppendProjectedTest : public ::testing::TestWithParam<AppendCase> {
+ protected:
+  static constexpr uint32_t kPadded = 24, kPositions = 300, kOpenGroups = 4, kWindow = 5;
+
+  void SetUp() override {
+    const absl::Status status = GpuStatus();
+    if (!status.ok()) GTEST_SKIP() << status.message();
+  }
+
+  // Makes a backend and appends the step's rows to its last layer.
+  void Append() {
+    auto backend = NewCudaBackend({.shape = of_.shape,
+                                   .query_heads = of_.query_heads,
+                                   .pool_bytes = uint64_t{1} << 20,
+                                   .open_groups = kOpenGroups,
+                                   .rows_max = 32,
+                                   .rotate_keys = of_.rotate_keys,
+                                   .query_window = kWindow},
+                                  {});
+    ASSERT_EQ(backend.status(), absl::OkStatus());
+    backend_ = *std::move(backend);
+    ASSERT_EQ(backend_->BeginStep(views_, rows_), absl::OkStatus());
+    const DeviceArray<uint16_t> qkv(ToBf16(p_.qkv)), q_norm(ToBf16(p_.q_norm)),
+        k_norm(ToBf16(p_.k_norm));
+    const DeviceArray<float> cos_sin(p_.cos_sin);
+    q_.emplace(std::vector<uint16_t>(kPadded * of_.query_heads * p_.dim, 0x4242));
+    ASSERT_EQ(backend_->AppendProjected(layer_,
                                         {.qkv = qkv.data(),
-                                         .q = q.data(),
-                                         .q_norm = of.norm ? q_norm.data() : nullptr,
-                                         .k_norm = of.norm ? k_norm.data() : nullptr,
+                                         .q = q_->data(),
+                                         .q_norm = of_.norm ? q_norm.data() : nullptr,
+                                         .k_norm = of_.norm ? k_norm.data() : nullptr,
                                          .rms_eps = 1e-6f,
                                          .rope_cos_sin = cos_sin.data(),
                                          .positions = kPositions},
                                         kPadded),
-            absl::OkStatus());
-  ASSERT_EQ((*backend)->Synchronize(), absl::OkStatus());
-  const std::vector<uint16_t> q_out = q.Read();
-  const std::vector<uint16_t> open = DeviceArray<uint16_t>::ReadDevice(
-      (*backend)->pool().open_groups, 4 * OpenGroupBytes(shape) / 2);
+              absl::OkStatus());
+    ASSERT_EQ(backend_->Synchronize(), absl::OkStatus());
+  }
 
-  std::vector<bool> taken(kPadded);
-  std::vector<bool> written(open.size());
-  for (const StepRows& r : rows) {
-    for (uint32_t i = 0; i < r.count; ++i) {
-      const SequenceView& view = views[r.sequence];
-      const uint32_t row = r.row + i, slot = view.open_count + i;
-      const uint32_t position = view.open_position + slot;
-      taken[row] = true;
-      for (int h = 0; h < of.query_heads; ++h) {
-        ExpectClose(Exact(p, row, h, of.norm ? &p.q_norm : nullptr, true, position),
-                    &q_out[(size_t{row} * of.query_heads + h) * dim], "q");
+  // Calls `each` with every row of the step: the sequence, its slot and position, and the row.
+  template <typename Each>
+  void ForEachRow(const Each& each) const {
+    for (const StepRows& r : rows_) {
+      const SequenceView& view = views_[r.sequence];
+      for (uint32_t i = 0; i < r.count; ++i) {
+        const uint32_t slot = view.open_count + i;
+        each(r, view, slot, view.open_position + slot, r.row + i);
+        if (HasFatalFailure()) return;
       }
-      for (int h = 0; h < shape.kv_heads; ++h) {
-        const size_t lane = (size_t{view.open_group} * shape.layers + layer) * shape.kv_heads + h;
-        const size_t k_at = (lane * 2 * kGroupTokens + slot) * dim;
-        const size_t v_at = k_at + size_t{kGroupTokens} * dim;
-        ExpectClose(
-            Exact(p, row, of.query_heads + h, of.norm ? &p.k_norm : nullptr, true, position),
-            &open[k_at], "k");
-        ExpectClose(Exact(p, row, of.query_heads + shape.kv_heads + h, nullptr, false, 0),
-                    &open[v_at], "v");
-        std::fill_n(written.begin() + static_cast<int64_t>(k_at), dim, true);
-        std::fill_n(written.begin() + static_cast<int64_t>(v_at), dim, true);
-      }
-      if (HasFailure()) return;
     }
   }
+
+  std::vector<uint16_t> KeptQueries() const {
+    const size_t each = QueryWindowBytes(of_.shape, of_.query_heads, kWindow) / 2;
+    return DeviceArray<uint16_t>::ReadDevice(backend_->queries().queries, kOpenGroups * each);
+  }
+  // Where KeptQueries has head `head` of the query at `position`, of the layer appended to.
+  size_t KeptAt(uint32_t open_group, int head, uint32_t position) const {
+    const size_t of_layer = size_t{open_group} * of_.shape.layers + layer_;
+    return ((of_layer * of_.query_heads + head) * kWindow + position % kWindow) * p_.dim;
+  }
+
+  const AppendCase of_ = GetParam();
+  const int layer_ = of_.shape.layers - 1;
+  const Projection p_{of_, kPadded, kPositions, 21};
+  // Rows lie out of order, with a gap; the last rows are padding.
+  const SequenceView views_[3] = {
+      {.open_group = 3, .open_count = 2, .open_position = 100, .keeps_queries = true},
+      {.open_group = 0, .open_count = 0, .open_position = 280, .keeps_queries = true},
+      {.open_group = 1, .open_count = 15, .open_position = 0}};
+  const StepRows rows_[3] = {{.sequence = 1, .row = 6, .count = 16},
+                             {.sequence = 2, .row = 0, .count = 1},
+                             {.sequence = 0, .row = 2, .count = 3}};
+  std::unique_ptr<CudaBackend> backend_;
+  std::optional<DeviceArray<uint16_t>> q_;
+};
+
+TEST_P(AppendProjectedTest, NormsRotatesAndPlacesEveryHead) {
+  ASSERT_NO_FATAL_FAILURE(Append());
+  const CacheShape& shape = of_.shape;
+  const int dim = shape.head_dim;
+  const std::vector<uint16_t> q_out = q_->Read();
+  const std::vector<uint16_t> open = DeviceArray<uint16_t>::ReadDevice(
+      backend_->pool().open_groups, kOpenGroups * OpenGroupBytes(shape) / 2);
+  std::vector<bool> taken(kPadded);
+  std::vector<bool> written(open.size());
+  ForEachRow([&](const StepRows&, const SequenceView& view, uint32_t slot, uint32_t position,
+                 uint32_t row) {
+    taken[row] = true;
+    for (int h = 0; h < of_.query_heads; ++h) {
+      ExpectClose(Exact(p_, row, h, of_.norm ? &p_.q_norm : nullptr, position, false),
+                  &q_out[(size_t{row} * of_.query_heads + h) * dim], "q");
+    }
+    for (int h = 0; h < shape.kv_heads; ++h) {
+      const size_t lane = (size_t{view.open_group} * shape.layers + layer_) * shape.kv_heads + h;
+      const size_t k_at = (lane * 2 * kGroupTokens + slot) * dim;
+      const size_t v_at = k_at + size_t{kGroupTokens} * dim;
+      ExpectClose(Exact(p_, row, of_.query_heads + h, of_.norm ? &p_.k_norm : nullptr, position,
+                        of_.rotate_keys),
+                  &open[k_at], "k");
+      const float* v =
+          &p_.qkv[(size_t{row} * p_.heads + of_.query_heads + shape.kv_heads + h) * dim];
+      ExpectClose({v, v + dim}, &open[v_at], "v");
+      std::fill_n(written.begin() + static_cast<int64_t>(k_at), dim, true);
+      std::fill_n(written.begin() + static_cast<int64_t>(v_at), dim, true);
+    }
+  });
   for (uint32_t row = 0; row < kPadded; ++row) {
-    for (int c = 0; !taken[row] && c < of.query_heads * dim; ++c) {
-      ASSERT_EQ(q_out[size_t{row} * of.query_heads * dim + c], 0x4242) << "row " << row;
+    for (int c = 0; !taken[row] && c < of_.query_heads * dim; ++c) {
+      ASSERT_EQ(q_out[size_t{row} * of_.query_heads * dim + c], 0x4242) << "row " << row;
     }
   }
   for (size_t i = 0; i < open.size(); ++i) {
@@ -159,15 +197,47 @@ TEST_P(AppendProjectedTest, NormsRotatesAndPlacesEveryHead) {
   }
 }
 
+// The newest of each sequence that asks for it, as q is handed on; where keys are rotated Attend
+// keeps them, rotated as well. What Attend gets later is not kept a second time.
+TEST_P(AppendProjectedTest, KeepsTheNewestQueriesOfSequencesThatAskForIt) {
+  ASSERT_NO_FATAL_FAILURE(Append());
+  const std::vector<uint16_t> q_out = q_->Read();
+  std::vector<uint16_t> expected(KeptQueries().size());
+  ForEachRow(
+      [&](const StepRows& r, const SequenceView& view, uint32_t, uint32_t position, uint32_t row) {
+        if (!view.keeps_queries || row + kWindow < r.row + r.count) return;
+        for (int h = 0; h < of_.query_heads; ++h) {
+          const size_t from = (size_t{row} * of_.query_heads + h) * p_.dim;
+          std::copy_n(&q_out[from], p_.dim, &expected[KeptAt(view.open_group, h, position)]);
+        }
+      });
+  std::vector<uint16_t> appended = expected, attended = expected;
+  if (of_.rotate_keys) {
+    std::vector<float> rotated = FromBf16(expected);
+    HadamardHeads(absl::MakeSpan(rotated), p_.dim);
+    appended.assign(expected.size(), 0);
+    attended = ToBf16(rotated);
+  } else {
+    q_->Write(std::vector<uint16_t>(q_out.size()));
+  }
+  EXPECT_EQ(KeptQueries(), appended);
+  const DeviceArray<uint16_t> out(q_out.size());
+  const LayerActivations io{.q = q_->data(), .out = out.data(), .scale = 0.125f};
+  ASSERT_EQ(backend_->Attend(layer_, io), absl::OkStatus());
+  ASSERT_EQ(backend_->Synchronize(), absl::OkStatus());
+  EXPECT_EQ(KeptQueries(), attended);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Shapes, AppendProjectedTest,
-    ::testing::Values(AppendCase{{.layers = 2, .kv_heads = 3, .head_dim = 64}, 9, false},
-                      AppendCase{{.layers = 3, .kv_heads = 2, .head_dim = 128}, 12, false},
-                      AppendCase{{.layers = 2, .kv_heads = 8, .head_dim = 128}, 32, true},
-                      AppendCase{{.layers = 1, .kv_heads = 1, .head_dim = 64}, 1, true}),
+    ::testing::Values(AppendCase{{.layers = 2, .kv_heads = 3, .head_dim = 64}, 9, false, false},
+                      AppendCase{{.layers = 3, .kv_heads = 2, .head_dim = 128}, 12, false, true},
+                      AppendCase{{.layers = 2, .kv_heads = 8, .head_dim = 128}, 32, true, false},
+                      AppendCase{{.layers = 1, .kv_heads = 1, .head_dim = 64}, 1, true, true}),
     [](const auto& info) {
       return "Heads" + std::to_string(info.param.query_heads) + "Of" +
-             std::to_string(info.param.shape.head_dim) + (info.param.norm ? "Normed" : "");
+             std::to_string(info.param.shape.head_dim) + (info.param.norm ? "Normed" : "") +
+             (info.param.rotate_keys ? "Rotated" : "");
     });
 
 class AppendFaults : public GpuTest {
