@@ -121,7 +121,7 @@ class CudaAgreement : public GpuTest {
     const auto config = LoadModelConfig(folder);
     ASSERT_TRUE(config.ok()) << config.status();
     const auto tokens = static_cast<uint32_t>(recording.ids.size());
-    auto backend = BackendForChains(*config, 2, tokens, 16);
+    auto backend = BackendForChains(ConfigForChains(*config, 2, tokens, 16));
     auto model = NewCudaModel(folder, {.rows_max = 16, .logit_rows_max = 16}, backend.get());
     ASSERT_TRUE(model.ok()) << model.status();
     PagedChains chains(model->get(), backend.get(), 2);

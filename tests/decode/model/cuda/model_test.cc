@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA model held against the CPU model on the same random weights, and what it promises beside
-// its logits. (cuda_agreement_test.cc holds it against transformers.)
+// its logits. (agreement_test.cc holds it against transformers.)
 #include <cuda_bf16.h>
 
 #include <cmath>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "services/decode/model/cpu_model.h"
 #include "services/decode/model/cuda/cuda_model.h"
 #include "tests/decode/model/cuda/paged_chains.h"
@@ -27,6 +28,8 @@ constexpr int kRowsMax = 96;
 // logits' standard deviation; seen: 0.082 and 0.018.
 constexpr double kWorstError = 0.15;
 constexpr double kMeanError = 0.03;
+// Of the attention a token received; seen: 0.012.
+constexpr double kWorstScoreError = 0.03;
 
 struct Variant {
   std::string name;
@@ -74,8 +77,9 @@ CudaModelOptions SmallOptions() { return {.rows_max = kRowsMax, .logit_rows_max 
 
 struct OnGpu {
   explicit OnGpu(const ModelConfig& config, const CudaModelOptions& options = SmallOptions(),
-                 uint32_t sequences = kSequences)
-      : backend(BackendForChains(config, sequences, kTokensMax, options.rows_max)) {
+                 uint32_t sequences = kSequences, SlotScore carried = SlotScore::kNone)
+      : backend(BackendForChains(
+            ConfigForChains(config, sequences, kTokensMax, options.rows_max, carried))) {
     auto made = NewSyntheticCudaModel(config, 7, options, backend.get());
     EXPECT_TRUE(made.ok()) << made.status();
     model = *std::move(made);
@@ -213,6 +217,70 @@ TEST_F(CudaModelTest, LogitRowsBeyondOneRoundOfTheHeadAreThoseOfSmallSteps) {
   }
 }
 
+// Feeds every chain groups, then `singles` tokens one by one.
+void Decode(Chains& chains, uint32_t sequences, int groups, int singles) {
+  for (int step = 0; step < groups + singles; ++step) {
+    std::vector<Feed> feeds;
+    for (uint32_t s = 0; s < sequences; ++s) {
+      feeds.push_back({s, SomeText(step < groups ? kGroupTokens : 1, static_cast<int>(step + s))});
+    }
+    ASSERT_TRUE(chains.Step(feeds).ok());
+  }
+}
+
+TEST_F(CudaModelTest, AttentionReceivedByEveryTokenIsThatOfTheCpuModel) {
+  constexpr uint32_t kChains = 3;
+  constexpr int kSingles = 3 * kGroupTokens;
+  constexpr SlotScore kCarried = SlotScore::kAttentionReceived;
+  const ModelConfig config = SmallConfig();
+  OnGpu gpu(config, SmallOptions(), kChains, kCarried);
+  auto model = NewSyntheticCpuModel(config, 7, {.rows_max = kRowsMax, .logit_rows_max = kRowsMax});
+  auto cpu = NewCpuBackend(ConfigForChains(config, kChains, kTokensMax, kRowsMax, kCarried), 2);
+  ASSERT_TRUE(model.ok() && cpu.ok()) << model.status() << cpu.status();
+  PagedChains found(gpu.model.get(), gpu.backend.get(), kChains, kCarried);
+  PagedChains expected(model->get(), cpu->get(), kChains, kCarried);
+  ASSERT_NO_FATAL_FAILURE(Decode(found, kChains, 1, kSingles));
+  ASSERT_NO_FATAL_FAILURE(Decode(expected, kChains, 1, kSingles));
+  const double received = kSingles * config.query_heads / config.kv_heads;  // by all tokens
+  double worst = 0;
+  for (uint32_t s = 0; s < kChains; ++s) {
+    for (int lane = 0; lane < config.cache_shape().lanes(); ++lane) {
+      const int layer = lane / config.kv_heads, head = lane % config.kv_heads;
+      const auto ours = found.Scores(s, layer, head), theirs = expected.Scores(s, layer, head);
+      ASSERT_EQ(ours.size(), size_t{kGroupTokens + kSingles});
+      double sum = 0;
+      for (const auto& [position, score] : ours) {
+        sum += score;
+        worst =
+            std::max(worst, std::abs(score - theirs.at(position)) / (theirs.at(position) + 0.1));
+      }
+      EXPECT_NEAR(sum, received, 1e-3 * received) << "chain " << s << ", lane " << lane;
+    }
+  }
+  std::cout << "attention received: worst error " << worst << " of it\n";
+  EXPECT_LE(worst, kWorstScoreError);
+}
+
+TEST_F(CudaModelTest, EveryLayerEvictsATokenAStep) {
+  constexpr uint32_t kChains = 3;
+  constexpr int kGroups = 2, kSingles = 9;
+  const ModelConfig config = SmallConfig();
+  OnGpu gpu(config, SmallOptions(), kChains, SlotScore::kValueNorm);
+  PagedChains chains(gpu.model.get(), gpu.backend.get(), kChains, SlotScore::kValueNorm);
+  ASSERT_NO_FATAL_FAILURE(Decode(chains, kChains, kGroups, 0));
+  chains.EvictFrom(kGroupTokens);
+  ASSERT_NO_FATAL_FAILURE(Decode(chains, kChains, 0, kSingles));
+  for (uint32_t s = 0; s < kChains; ++s) {
+    for (int layer = 0; layer < config.layers; ++layer) {
+      const auto first = chains.Scores(s, layer, 0), second = chains.Scores(s, layer, 1);
+      ASSERT_EQ(first.size(), size_t{kGroups * kGroupTokens - kSingles}) << "layer " << layer;
+      EXPECT_TRUE(first.contains(kGroupTokens - 1)) << "what may not be evicted";
+      EXPECT_TRUE(std::equal(first.begin(), first.end(), second.begin(), second.end(),
+                             [](const auto& a, const auto& b) { return a.first == b.first; }));
+    }
+  }
+}
+
 // Copies the queries it is shown.
 class QueryRecorder final : public LayerObserver {
  public:
@@ -287,7 +355,7 @@ TEST_F(CudaModelTest, WhatDoesNotFitIsRefusedWithTheSizes) {
   huge.intermediate_size = 53248;
   huge.layers = 126;
   huge.vocab_size = 128256;
-  auto backend = BackendForChains(SmallConfig(), 1, 16, 16);
+  auto backend = BackendForChains(ConfigForChains(SmallConfig(), 1, 16, 16));
   const CudaModelOptions options = {.rows_max = 16, .logit_rows_max = 16};
   const auto model = NewSyntheticCudaModel(huge, 1, options, backend.get());
   EXPECT_EQ(model.status().code(), absl::StatusCode::kResourceExhausted);
@@ -296,7 +364,7 @@ TEST_F(CudaModelTest, WhatDoesNotFitIsRefusedWithTheSizes) {
 }
 
 TEST_F(CudaModelTest, SettingsThatMakeNoSenseAreRefusedByName) {
-  auto backend = BackendForChains(SmallConfig(), 1, 16, 16);
+  auto backend = BackendForChains(ConfigForChains(SmallConfig(), 1, 16, 16));
   const auto refusal = [&](const ModelConfig& config, const CudaModelOptions& options) {
     return std::string(NewSyntheticCudaModel(config, 1, options, backend.get()).status().message());
   };
