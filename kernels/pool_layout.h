@@ -3,6 +3,7 @@
 // checks and every backend need to know of a pool, wherever its memory is.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -31,6 +32,8 @@ class PoolLayout {
   uint64_t smallest_page_bytes() const {
     return page({Format::kTernary, Format::kTernary}).page_bytes;
   }
+  // No more sequences than this have rows in a step.
+  uint32_t sequences_max() const { return std::min(config_.rows_max, config_.open_groups); }
   // No more pages than this are in the pool at once.
   uint64_t pages_max() const { return config_.pool_bytes / smallest_page_bytes(); }
 

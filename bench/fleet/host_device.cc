@@ -29,10 +29,9 @@ class Stopwatch {
 };
 
 // The grid of kernels/cuda/attend.cu on an H100.
-cuda::AttendGeometry H100Geometry(const BackendConfig& config) {
-  return cuda::WithBounds({.cta_count = 132, .warps_per_cta = 12, .queries_max = 8}, config.shape,
-                          config.query_heads, config.rows_max,
-                          std::min(config.rows_max, config.open_groups));
+cuda::AttendGeometry H100Geometry(const PoolLayout& pool) {
+  return cuda::WithBounds({.cta_count = 132, .warps_per_cta = 12, .queries_max = 8}, pool.shape(),
+                          pool.config().query_heads, pool.config().rows_max, pool.sequences_max());
 }
 
 }  // namespace
@@ -44,7 +43,7 @@ double CpuSeconds() {
 }
 
 HostBackend::HostBackend(const BackendConfig& config)
-    : layout_(config), writer_(layout_, H100Geometry(config)), tables_(writer_.bytes_max()) {
+    : layout_(config), writer_(layout_, H100Geometry(layout_)), tables_(writer_.bytes_max()) {
   entries_.resize(layout_.pages_max());
 }
 

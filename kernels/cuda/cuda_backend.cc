@@ -178,9 +178,8 @@ absl::Status CudaBackendImpl::StartAttend() {
   KV_RETURN_IF_ERROR(ToStatus(
       cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, options_.device),
       "count multiprocessors"));
-  const uint32_t sequences_max = std::min(config.rows_max, config.open_groups);
   attend_geometry_ =
-      cuda::GeometryFor(device_.pool, multiprocessors, config.rows_max, sequences_max);
+      cuda::GeometryFor(device_.pool, multiprocessors, config.rows_max, layout_.sequences_max());
   KV_ASSIGN_OR_RETURN(step_, cuda::StepStaging::Make(layout_, attend_geometry_, device_.stream));
   const uint64_t part_bytes =
       uint64_t{attend_geometry_.queries_max} * (config.shape.head_dim + 2) * sizeof(float);

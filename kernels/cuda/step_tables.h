@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What BeginStep copies to the device, once a step: plain arrays that every kernel of the step
 // reads. Their addresses never change, so that captured graphs find the new contents; what is
-// behind the counts in StepHeader is stale and never read.
+// behind the step's own is stale and never read.
 #pragma once
 
 #include <cstdint>
@@ -57,10 +57,7 @@ struct StepRow {
 };
 
 struct StepHeader {
-  uint32_t sequence_count = 0;
-  uint32_t row_count = 0;   // rows past it are padding of a captured graph
-  uint32_t item_count = 0;  // AttendItems
-  uint32_t reserved = 0;
+  uint32_t row_count = 0;  // rows past it are padding of a captured graph
 };
 
 // Offsets of one format pair's page, as kernels need them: PageLayout in 40 bytes.

@@ -127,9 +127,7 @@ absl::StatusOr<uint64_t> StepWriter::Write(const PoolLayout& pool,
   const AttendPlan plan =
       planner_.Plan(sequences_, plan_input_,
                     {.items = to.items, .first = first_item, .first_item = to.first_item});
-  *to.header = {.sequence_count = static_cast<uint32_t>(rows.size()),
-                .row_count = row_count,
-                .item_count = plan.item_count};
+  *to.header = {.row_count = row_count};
   return (first_item + plan.item_count) * sizeof(AttendItem);
 }
 
