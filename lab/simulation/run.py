@@ -68,6 +68,19 @@ class Run:
             self._select_all()
         return hidden
 
+    def enter(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+              ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All after RoPE -> as the cache has keys and values, and queries meet them."""
+        if self.centres is not None:
+            k = k - self.centres[layer]
+        if self.hadamard is not None:
+            q, k = q @ self.hadamard, k @ self.hadamard
+        return q, k, v @ self.mixing if self.spec.rotate_values else v
+
+    def leave(self, out: torch.Tensor) -> torch.Tensor:
+        """What attention found in the cache's values -> in the network's."""
+        return out @ self.mixing if self.spec.rotate_values else out  # it is its own inverse
+
     def stored(self, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The block's K and V as they are read back."""
         return (stored(k, self.spec.key_format, self.spec.key_scales),
@@ -83,22 +96,15 @@ class Run:
         if self.see is not None:
             self.see(layer, plain)
         q, k = network.rotate(plain, positions), network.rotate(k, positions)
-        if self.centres is not None:
-            k = k - self.centres[layer]
-        if self.hadamard is not None:
-            q, k = q @ self.hadamard, k @ self.hadamard
-        if self.spec.rotate_values:
-            v = v @ self.mixing
+        q, k, v = self.enter(layer, q, k, v)
         batch, _, count, dim = q.shape
         grouped = (batch, network.kv_heads, network.group, count)
         weights, out = self._read_cache(lanes, q.reshape(batch, network.kv_heads, -1, dim),
                                         k.to(torch.bfloat16).float(),
                                         v.to(torch.bfloat16).float(), grouped, causal)
-        if self.spec.rotate_values:
-            out = out @ self.mixing  # it is its own inverse
         lanes.append(*self.stored(k, v), integers.expand(batch, network.kv_heads, count))
         self._note(lanes, weights, q.view(*grouped, dim), plain.reshape(*grouped, dim))
-        return out.view(batch, network.query_heads, count, dim)
+        return self.leave(out.view(batch, network.query_heads, count, dim))
 
     def _read_cache(self, lanes: Lanes, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                     grouped: tuple[int, ...], causal: torch.Tensor

@@ -36,12 +36,15 @@ from . import chains, labels, texts, thinkv
 from .centres import mean_keys
 from .codebook import Codebooks, FileCodebook, sample_queries
 from .network import Network
+from .run import Run
+from .side_by_side import SideBySide
 from .spec import Spec, read_spec, to_line
 
 _LAB = pathlib.Path(__file__).resolve().parents[1]
 _REASONER = _LAB / "reasoner" / "model"
 _PROBLEMS = _LAB / "reasoner" / "problems"
 _TEXTS = _LAB / "likelihood"
+_SIDE_BY_SIDE = 6  # full caches of all texts: 6 GB each
 _LISTS = [f.name for f in dataclasses.fields(Spec) if isinstance(f.default, tuple)]
 
 
@@ -63,6 +66,18 @@ def rounded(figures: dict[str, float]) -> dict[str, float]:
 
 def show(line: dict) -> None:
     print(json.dumps(line), flush=True)
+
+
+def groups_of(specs: list[Spec]) -> list[list[Spec]]:
+    """As many full caches as go side by side; what evicts, alone."""
+    groups: list[list[Spec]] = []
+    for spec in specs:
+        if groups and spec.policy == groups[-1][-1].policy == "full" and \
+                len(groups[-1]) < _SIDE_BY_SIDE:
+            groups[-1].append(spec)
+        else:
+            groups.append([spec])
+    return groups
 
 
 class Calibration:
@@ -128,10 +143,15 @@ def run_texts(network: Network, sweep: dict, specs: list[Spec], model: pathlib.P
     pinned = sweep["set"]["pinned"]
     show({"texts": len(tokens), "tokens": tokens.shape[1], "pinned": pinned})
     truth = texts.full_states(network, tokens, pinned)
-    for spec in specs:
-        figures = texts.judge(network, tokens, spec, pinned, learnt.codebook(spec),
-                              learnt.centres(spec), truth)
-        show({**to_line(spec), **rounded(figures)})
+    for group in groups_of(specs):
+        if len(group) == 1:
+            run = Run(network, group[0], pinned, learnt.codebook(group[0]),
+                      learnt.centres(group[0]))
+        else:
+            centres = next(filter(None, map(learnt.centres, group)), None)
+            run = SideBySide(network, group, pinned, centres)
+        for spec, figures in zip(group, texts.judge(network, tokens, run, truth)):
+            show({**to_line(spec), **rounded(figures)})
 
 
 def main() -> int:

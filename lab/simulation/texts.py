@@ -9,6 +9,7 @@ import torch
 
 from .network import Network
 from .run import Run
+from .side_by_side import SideBySide
 from .spec import BLOCK, Spec
 
 JUDGED_FROM = 512  # before it little has been evicted
@@ -29,29 +30,29 @@ def full_states(network: Network, tokens: torch.Tensor, pinned: int) -> torch.Te
                       for first in range(0, tokens.shape[1], BLOCK)], 1)
 
 
-def judge(network: Network, tokens: torch.Tensor, spec: Spec, pinned: int,
-          codebook: list[torch.Tensor] | None, centres: list[torch.Tensor] | None,
-          truth: torch.Tensor) -> dict[str, float]:
-    """truth: full_states of these tokens."""
+def judge(network: Network, tokens: torch.Tensor, run: Run, truth: torch.Tensor
+          ) -> list[dict[str, float]]:
+    """Of `run`, or of each that is side by side in it. truth: full_states of these tokens."""
     start = time.time()
-    run = Run(network, spec, pinned, codebook, centres)
+    each = run.each if isinstance(run, SideBySide) else [run]
     half = tokens.shape[1] // 2
-    divergence, late, agree = torch.zeros(3, dtype=torch.float64, device=network.device)
+    divergence, late, agree = torch.zeros(3, len(each), dtype=torch.float64, device=network.device)
     judged = judged_late = 0
     for first in range(0, tokens.shape[1], BLOCK):
         block = slice(first, first + BLOCK)
         hidden = run.step(tokens[:, block])
         if first < JUDGED_FROM:
             continue
-        guess = network.logits(hidden).log_softmax(-1)
         wanted = network.logits(truth[:, block]).log_softmax(-1)
-        kl = (wanted.exp() * (wanted - guess)).sum(-1).double().sum()
-        divergence += kl
-        agree += (wanted.argmax(-1) == guess.argmax(-1)).double().sum()
+        for i, part in enumerate(hidden.chunk(len(each))):
+            guess = network.logits(part).log_softmax(-1)
+            kl = (wanted.exp() * (wanted - guess)).sum(-1).double().sum()
+            divergence[i] += kl
+            late[i] += kl * (first >= half)
+            agree[i] += (wanted.argmax(-1) == guess.argmax(-1)).double().sum()
         judged += tokens[:, block].numel()
-        if first >= half:
-            late += kl
-            judged_late += tokens[:, block].numel()
-    return {"kl": divergence.item() / judged, "kl_last_half": late.item() / judged_late,
-            "top1": agree.item() / judged, "live": run.live, **run.storage.figures(),
-            "seconds": time.time() - start}
+        judged_late += tokens[:, block].numel() * (first >= half)
+    seconds = (time.time() - start) / len(each)
+    return [{"kl": divergence[i].item() / judged, "kl_last_half": late[i].item() / judged_late,
+             "top1": agree[i].item() / judged, "live": run.live, **one.storage.figures(),
+             "seconds": seconds} for i, one in enumerate(each)]

@@ -20,6 +20,7 @@ from simulation.formats import FORMATS, SCALES, bytes_of, stored  # noqa: E402
 from simulation.lanes import Lanes  # noqa: E402
 from simulation.network import Network, hadamard  # noqa: E402
 from simulation.run import Run  # noqa: E402
+from simulation.side_by_side import SideBySide  # noqa: E402
 from simulation.spec import Spec  # noqa: E402
 from simulation.storage import Storage  # noqa: E402
 
@@ -172,3 +173,21 @@ def test_centring_and_rotating_change_no_prediction_but_by_rounding():
     for name in all_three:
         assert change(**{name: True}) < 0.01
     assert change(**all_three) < 0.01 < change(key_format="int2")
+
+
+def test_formats_side_by_side_are_what_they_are_alone():
+    torch.set_grad_enabled(False)
+    network = Network(LAB / "reasoner" / "model", "cpu")
+    tokens = torch.tensor([list(countdown.solve([23, 18, 16], 80).tokens)[:64]])
+    centres = mean_keys(network, tokens, torch.tensor([64]))
+    specs = [Spec("plain", "full"),
+             Spec("keys", "full", key_format="int3", key_scales="channel", rotate_keys=True),
+             Spec("both", "full", key_format="even2", value_format="ternary", centre_keys=True,
+                  rotate_values=True)]
+    together = SideBySide(network, specs, 0, centres)
+    parts = torch.cat([together.step(part) for part in tokens.split(32, 1)], 1)
+    for spec, part, one in zip(specs, parts, together.each):
+        run = Run(network, spec, 0, centres=centres)
+        alone = torch.cat([run.step(part) for part in tokens.split(32, 1)], 1)
+        assert torch.allclose(part, alone[0], atol=1e-4)
+        assert one.storage.figures() == run.storage.figures()
