@@ -92,6 +92,9 @@ absl::StatusOr<std::shared_ptr<const QueryCodebook>> FindCodebook(const WorkerSe
 void TellDefaults(const PolicyDefaults& defaults, Log& log) {
   log.Info("default policy",
            {{"policy", Described(defaults.worker)}, {"because", defaults.because}});
+  for (const auto& [tenant, spec] : defaults.tenants) {
+    log.Info("tenant's policy", {{"tenant", tenant}, {"policy", Described(spec)}});
+  }
 }
 
 // Everything a worker is made of, in the order it is built and torn down.
@@ -137,7 +140,8 @@ absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* 
                       FindCodebook(settings, worker.source, *log));
   KV_ASSIGN_OR_RETURN(const ServedPolicies served,
                       ServePolicies(settings.policies, codebook != nullptr));
-  KV_ASSIGN_OR_RETURN(worker.defaults, ChooseDefaults(settings.default_policy, {}, served));
+  KV_ASSIGN_OR_RETURN(worker.defaults,
+                      ChooseDefaults(settings.default_policy, settings.tenants, served));
   TellDefaults(worker.defaults, *log);
   KV_ASSIGN_OR_RETURN(worker.keys_rotated, RotatesKeys(settings.rotate_keys, worker.source.config));
   DeviceOptions device{.choice = settings.device,

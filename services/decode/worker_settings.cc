@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/decode/worker_settings.h"
 
+#include <map>
 #include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/base/text.h"
 #include "services/decode/model/known_shapes.h"
 
 namespace palimpsest {
@@ -25,23 +28,68 @@ std::string FormatFormats(const std::optional<ClassFormats>& formats) {
   return formats.has_value() ? ToString(*formats) : "";
 }
 
-// What requests get that do not say.
-void AddDefaults(SettingsTable* table, WorkerSettings* settings) {
+// One field of what is said for a tenant. The policy as a whole is checked when it is known which
+// are served.
+absl::Status SetTenantField(PolicyChoice* choice, const std::string& field,
+                            const std::string& value) {
+  if (field == "policy") {
+    choice->name = value;
+    return DefaultSpec(value).status();
+  }
+  if (field == "formats") {
+    KV_ASSIGN_OR_RETURN(choice->formats, ParseClassFormats(value));
+    return absl::OkStatus();
+  }
+  uint32_t& tokens = field == "budget" ? choice->budget_tokens : choice->window_tokens;
+  KV_ASSIGN_OR_RETURN(const int64_t number, ParseInteger(value));
+  if (number < kWindowTokensMin || number > limits::kPositionMax) {
+    return absl::InvalidArgumentError(absl::StrCat(Quoted(value),
+                                                   " is out of range; allowed: ", kWindowTokensMin,
+                                                   " to ", limits::kPositionMax, " tokens"));
+  }
+  tokens = static_cast<uint32_t>(number);
+  return absl::OkStatus();
+}
+
+std::map<std::string, std::string> ShowTenant(const PolicyChoice& choice) {
+  std::map<std::string, std::string> fields;
+  if (!choice.name.empty()) fields["policy"] = choice.name;
+  if (choice.budget_tokens > 0) fields["budget"] = absl::StrCat(choice.budget_tokens);
+  if (choice.window_tokens > 0) fields["window"] = absl::StrCat(choice.window_tokens);
+  if (choice.formats.has_value()) fields["formats"] = ToString(*choice.formats);
+  return fields;
+}
+
+void AddPolicies(SettingsTable* table, WorkerSettings* settings) {
+  table->Section("Policies");
+  table->List(
+      "policies", &settings->policies, {0, 16},
+      {"Policies that requests may name. By default those that take no memory of their own: "
+       "h2o and longflow take 4 bytes a slot and lane, rkv the newest 8 queries of a chain.",
+       "full,thinkv,rkv"});
   PolicyChoice& choice = settings->default_policy;
   std::vector<std::pair<std::string, std::string>> names = {{"auto", ""}};
   for (const std::string& name : PolicyNames()) names.emplace_back(name, name);
-  table->Choice("default_policy", &choice.name, std::move(names),
-                "Of requests that name none; auto: anticipate where there is a codebook, else "
-                "thinkv, else the first of --policies.");
-  table->Integer("default_budget", &choice.budget_tokens, {0, limits::kPositionMax},
-                 "Its budget: tokens that may stay of a chain, prompt apart; 0: the policy's own.");
+  table->Choice(
+      "default_policy", &choice.name, std::move(names),
+      "The policy of requests that name none; auto: anticipate where there is a codebook, else "
+      "thinkv, else the first of --policies.");
+  table->Integer(
+      "default_budget", &choice.budget_tokens, {0, limits::kPositionMax},
+      "The default's budget: tokens that may stay of a chain, prompt apart; 0: the policy's own.");
   table->Integer(
       "default_window", &choice.window_tokens, {0, kWindowTokensMax},
-      "Tokens from one choice of it to the next, a multiple of 16; 0: the policy's own.");
-  table->Parsed("default_formats", &choice.formats, ParseFormats, FormatFormats,
-                {"Precision of its pages: bf16, fp8, nvfp4, ternary, a K/V pair, R4E4T2, or "
-                 "R=...,E=...,T=...; by default the policy's own.",
-                 "nvfp4/ternary"});
+      "Tokens from one choice of the default to the next, a multiple of 16; 0: the policy's own.");
+  table->Parsed(
+      "default_formats", &choice.formats, ParseFormats, FormatFormats,
+      {"Precision of the default's pages: bf16, fp8, nvfp4, ternary, a K/V pair, R4E4T2, or "
+       "R=...,E=...,T=...; by default the policy's own.",
+       "nvfp4/ternary"});
+  table->Map("tenants", &settings->tenants, {"policy", "budget", "window", "formats"},
+             SetTenantField, ShowTenant,
+             {"Other defaults for tenants, by name. One without a policy has the worker's default, "
+              "changed as it says.",
+              "{acme: {policy: full}, batch: {budget: 256}}"});
 }
 
 }  // namespace
@@ -62,12 +110,6 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
       {"File of typical queries, made by `palimpsest calibrate`, for the policy anticipate; "
        "by default queries.safetensors in the model's folder, where there is one.",
        "queries.safetensors"});
-  table->List(
-      "policies", &settings->policies, {0, 16},
-      {"Policies that requests may name. By default those that take no memory of their own: "
-       "h2o and longflow take 4 bytes a slot and lane, rkv the newest 8 queries of a chain.",
-       "full,thinkv,rkv"});
-  AddDefaults(table.get(), settings);
   table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
                 {"What to compute on: auto (the first GPU where there is a usable one, else the "
                  "CPU), cpu, cuda or cuda:N.",
@@ -86,6 +128,7 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
       "a worker has one model: either a folder or random weights");
   table->Integer("threads", &settings->threads, {0, 1024},
                  "Threads of the matrix products and kernels on the CPU; 0 takes every core.");
+  AddPolicies(table.get(), settings);
   table->Section("Network");
   table->Address("listen", &settings->listen, "Where clients connect; port 0 takes any free one.");
   table->Address("metrics_listen", &settings->metrics_listen,
@@ -123,6 +166,8 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
                  "serve the shipped reasoner without a store, on 127.0.0.1:7501");
   table->Example("--model lab/reasoner/model --store 127.0.0.1:7401 --pool-bytes 4GiB",
                  "report to a shard and take its plans");
+  table->Example("--model lab/reasoner/model --tenants acme.policy=full,batch.budget=256",
+                 "give two tenants defaults of their own");
   table->Example("--synthetic-weights llama-3-8b --device cuda --pool-bytes 32GiB",
                  "measure speed at full size, without any weights");
   return table;

@@ -13,6 +13,7 @@
 #include "common/policy/policy_choice.h"
 #include "services/decode/device/device.h"
 #include "services/decode/model/key_rotation.h"
+#include "services/decode/policy_defaults.h"
 
 namespace palimpsest {
 
@@ -25,6 +26,7 @@ struct WorkerSettings {
   std::string codebook;
   std::vector<std::string> policies;  // empty: those that take no memory of their own
   PolicyChoice default_policy;        // without a name: the best that is served
+  TenantChoices tenants;
   Endpoint listen{.host = "127.0.0.1", .port = 7501};
   Endpoint metrics_listen{.host = "127.0.0.1", .port = 7502};
   std::string store;  // host:port; empty: none

@@ -41,6 +41,31 @@ TEST(PolicyDefaults, WhatTheSettingsLeaveOutIsThePolicysOwn) {
             expected);
 }
 
+TEST(PolicyDefaults, ATenantHasItsOwnAndTheOthersTheWorkers) {
+  const PolicyDefaults defaults =
+      *ChooseDefaults({.budget_tokens = 512},
+                      {{"acme", {.name = "full"}},
+                       {"batch", {.formats = ClassFormats::Uniform({Format::kFp8, Format::kFp8})}}},
+                      Serving({}, true));
+  EXPECT_EQ(Described(defaults.of("acme")), "full bf16");
+  EXPECT_EQ(Described(defaults.of("batch")), "anticipate k=512 window=64 fp8");
+  EXPECT_EQ(defaults.of("default"), defaults.worker);
+  EXPECT_EQ(defaults.of(""), defaults.worker);
+}
+
+TEST(PolicyDefaults, ATenantThatCannotBeServedIsNamedWithTheField) {
+  const auto refusal = [](const PolicyChoice& choice) {
+    return std::string(
+        ChooseDefaults({}, {{"acme", choice}}, Serving({}, true)).status().message());
+  };
+  EXPECT_EQ(refusal({.name = "h2o"}),
+            "tenants: acme: policy: 'h2o' is not served; allowed: anticipate, full, random, "
+            "thinkv, window. --policies says which are");
+  EXPECT_THAT(refusal({.window_tokens = 40}),
+              HasSubstr("tenants: acme: window_tokens 40: expected a multiple of 16"));
+  EXPECT_THAT(refusal({.budget_tokens = 16}), HasSubstr("tenants: acme: budget_tokens 16"));
+}
+
 TEST(PolicyDefaults, WhatCannotBeIsRefusedByName) {
   const auto refusal = [](const PolicyChoice& choice) {
     const absl::Status status = ChooseDefaults(choice, {}, Serving({}, true)).status();

@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <string>
 #include <vector>
 
+#include "common/base/limits.h"
 #include "tests/integration/service_fixture.h"
 
 namespace palimpsest::cli {
@@ -368,6 +370,34 @@ TEST_F(ServiceTest, WhatARequestLeavesOutOfItsPolicyIsTheWorkersDefault) {
     EXPECT_THAT(Get(worker.metrics, "/statusz"),
                 HasSubstr("default policy: anticipate k=320 window=64 nvfp4\n"));
   });
+}
+
+TEST_F(ServiceTest, TenantsHaveDefaultsOfTheirOwn) {
+  const std::string config = testing::TempDir() + "tenants.yaml";
+  std::ofstream(config) << "default_budget: 320\n"
+                           "tenants:\n"
+                           "  acme: {policy: full}\n"
+                           "  batch:\n"
+                           "    budget: 96\n";
+  With([&](EventLoop& loop) {
+    const Service worker = StartWorker(nullptr, {"--config", config});
+    const auto client = Connect(loop, worker);
+    ASSERT_NE(client, nullptr);
+    EXPECT_THAT(PoliciesOf(loop, *client,
+                           {{.tenant = "acme"},
+                            {.tenant = "batch"},
+                            {.tenant = "batch", .policy = {.name = "thinkv"}},
+                            {.tenant = "someone"},
+                            {}}),
+                ElementsAre(absl::StrCat("full ", limits::kPositionMax), "anticipate 96",
+                            "thinkv 1024", "anticipate 320", "anticipate 320"));
+  });
+  std::ofstream(config) << "tenants: {acme: {policy: rkv}}\n";
+  EXPECT_THAT(LastWords({"--model", kModel, "--config", config}),
+              HasSubstr("tenants: acme: policy: 'rkv' is not served; allowed: anticipate"));
+  std::ofstream(config) << "tenants:\n  acme: {budget: lots}\n";
+  EXPECT_THAT(LastWords({"--model", kModel, "--config", config}),
+              HasSubstr("tenants.yaml:2:3: tenants: acme: budget: 'lots' is not a whole number"));
 }
 
 TEST_F(ServiceTest, AWorkerWithoutACodebookFallsBackOnThinkvAndADefaultIsServed) {
