@@ -50,7 +50,7 @@ def medoids(points: torch.Tensor, count: torch.Tensor, keep: torch.Tensor) -> to
 
     As the engine (kernels/cpu/kmeans.h): evenly spaced start, Lloyd steps, empty clusters stay;
     then each centroid in turn takes the nearest token that is not taken yet."""
-    tokens, most = points.shape[1], int(keep.max())
+    tokens, most = points.shape[1], max(1, int(keep.max()))
     missing = torch.arange(tokens, device=points.device) >= count[:, None]
     unused = torch.arange(most, device=points.device) >= keep[:, None]
     weight = (~missing)[..., None].double()

@@ -118,6 +118,8 @@ def test_medoids_are_those_of_the_transcription():
     for chosen, own, n, k in zip(found, points, count, keep):
         wanted = medoids(own[:n].astype(np.float64), k)[0].tolist() if k else []
         assert chosen.nonzero()[:, 0].tolist() == wanted
+    none = torch.zeros(6, dtype=torch.long)
+    assert not picks.medoids(torch.tensor(points), torch.tensor(count), none).any()
 
 
 def test_every_pick_keeps_as_many_as_it_should_and_members_only():
