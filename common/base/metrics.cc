@@ -109,22 +109,18 @@ class Maker {
   prometheus::Registry* registry_;
 };
 
-Gauge& MakeBuildInfo(Maker& make, const BuildFacts& facts) {
-  Gauge& info = make.MakeFamily<Gauge>("build_info",
-                                       "Always 1; the labels say what this process was built from.")
-                    .Add({{"version", std::string(BuildVersion())},
-                          {"commit", std::string(BuildCommit())},
-                          {"cuda", facts.cuda},
-                          {"ucx", facts.ucx},
-                          {"nccl", facts.nccl},
-                          {"capnp", facts.capnp}});
+Gauge& MakeBuildInfo(Maker& make) {
+  Gauge& info =
+      make.MakeFamily<Gauge>("build_info",
+                             "Always 1; the labels say what this process was built from.")
+          .Add({{"version", std::string(BuildVersion())}, {"commit", std::string(BuildCommit())}});
   info.Set(1);
   return info;
 }
 
-ProcessMetrics MakeProcessMetrics(Maker& make, const BuildFacts& facts) {
+ProcessMetrics MakeProcessMetrics(Maker& make) {
   return {
-      .build_info = MakeBuildInfo(make, facts),
+      .build_info = MakeBuildInfo(make),
       .rpc_requests_total = ByTwoLabels<Counter, RpcMethod, RpcCode>(make.EachPair(
           "rpc_requests_total", "Calls by method and how they ended, on the side that answers.",
           {"method", "code"}, kRpcMethods, kRpcCodes)),
@@ -185,11 +181,10 @@ void PeerGauges::Remove(absl::string_view peer) {
   peers_.erase(found);
 }
 
-std::unique_ptr<StoreMetrics> NewStoreMetrics(prometheus::Registry* registry,
-                                              const BuildFacts& facts) {
+std::unique_ptr<StoreMetrics> NewStoreMetrics(prometheus::Registry* registry) {
   Maker make(registry);
   return std::make_unique<StoreMetrics>(StoreMetrics{
-      .process = MakeProcessMetrics(make, facts),
+      .process = MakeProcessMetrics(make),
       .sequences = ByLabel<Gauge, StoreSequenceState>(make.Each<Gauge>(
           "sequences", "Sequences the shard knows, by state.", "state", kStoreStates)),
       .stats_lag_seconds = make.One<Histogram>(
@@ -204,8 +199,7 @@ std::unique_ptr<StoreMetrics> NewStoreMetrics(prometheus::Registry* registry,
   });
 }
 
-std::unique_ptr<WorkerMetrics> NewWorkerMetrics(prometheus::Registry* registry,
-                                                const BuildFacts& facts) {
+std::unique_ptr<WorkerMetrics> NewWorkerMetrics(prometheus::Registry* registry) {
   Maker make(registry);
   const std::vector<std::string> formats = PageFormatNames();
   // One family, two shapes: free frames have no format yet.
@@ -216,7 +210,7 @@ std::unique_ptr<WorkerMetrics> NewWorkerMetrics(prometheus::Registry* registry,
     resident.emplace_back(format, &pages.Add({{"state", "resident"}, {"format", format}}));
   }
   return std::make_unique<WorkerMetrics>(WorkerMetrics{
-      .process = MakeProcessMetrics(make, facts),
+      .process = MakeProcessMetrics(make),
       .sequences = ByLabel<Gauge, WorkerSequenceState>(make.Each<Gauge>(
           "sequences", "Sequences the worker holds, by state.", "state", kWorkerStates)),
       .pages_free = pages.Add({{"state", "free"}, {"format", "any"}}),

@@ -216,18 +216,8 @@ struct WorkerMetrics {
   prometheus::Gauge& store_fallback_active;
 };
 
-// What labels build_info beside version and commit; empty: not built in.
-struct BuildFacts {
-  std::string cuda = "";
-  std::string ucx = "";
-  std::string nccl = "";
-  std::string capnp = "";
-};
-
-std::unique_ptr<StoreMetrics> NewStoreMetrics(prometheus::Registry* registry,
-                                              const BuildFacts& facts = {});
-std::unique_ptr<WorkerMetrics> NewWorkerMetrics(prometheus::Registry* registry,
-                                                const BuildFacts& facts = {});
+std::unique_ptr<StoreMetrics> NewStoreMetrics(prometheus::Registry* registry);
+std::unique_ptr<WorkerMetrics> NewWorkerMetrics(prometheus::Registry* registry);
 
 // The registry in the text format that Prometheus scrapes.
 std::string MetricsText(const prometheus::Registry& registry);

@@ -183,7 +183,7 @@ TEST(ThinKv, SnapshotAboveTheFloorWithEveryDemotionSpentIsStillLowered) {
               ElementsAre(Anneal{.first_position = 0, .keep = 4, .demotions = 255}));
 }
 
-// 32,768 tokens are 256 segments; at the floor of 4 they hold exactly k = 1024 (papers.md 1.6, 8).
+// 32,768 tokens are 256 segments; at the floor of 4 they hold exactly k = 1024.
 TEST(ThinKv, PapersArithmeticFillsTheBudgetExactlyAt32768Tokens) {
   const auto policy = *NewPolicy(Calibrated(1024));
   SequenceState state = DecodeUnder(*policy, 256, kLooksR);

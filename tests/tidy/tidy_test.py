@@ -28,7 +28,6 @@ SERVICE = ("common", "kernels", "proto")
 MAY_INCLUDE = {
     "common/base": ("common/base",),
     "common/policy": ("common/base", "common/policy"),
-    "common/transport": ("common/base", "common/transport"),
     # Plain data of the policy (specs, segments, plans) is what travels.
     "common/rpc": ("common/base", "common/policy", "common/rpc", "proto"),
     "kernels": ("common/base", "kernels"),
@@ -52,7 +51,7 @@ FOREIGN = [
       "services/decode/worker_observers", "services/kvstore/store_observer"),
      "metrics are defined in common/base/metrics and used through its structs"),
     (r"(cuda|nccl|cublas)",
-     ("kernels/cuda", "services/decode/model/cuda", "common/transport/nccl"),
+     ("kernels/cuda", "services/decode/model/cuda"),
      "CUDA stays behind the Backend and the Model seam"),
     (r"yaml-cpp/", ("common/base/settings_yaml",), "settings are read in one place"),
     (r"spdlog/", ("common/base/log",), "records are written in one place"),
