@@ -32,7 +32,7 @@ _WINDOWS = (1, 8, 16, 32, 64, 128)
 _TOGETHER = 4  # layers, as ThinKV takes
 _STRETCH = 512  # tokens
 _EVERY = 8  # tau 1: tokens of which one is looked at
-_BINS = 50
+_POINTS = 101  # of a picture's axis
 
 
 def describe(chains: list[Measured]) -> dict:
@@ -109,16 +109,41 @@ def drift(values: np.ndarray, positions: np.ndarray, kinds: np.ndarray) -> np.nd
     return means
 
 
-def draw(folder: pathlib.Path, values: np.ndarray, kinds: np.ndarray, means: np.ndarray) -> None:
-    edges = np.linspace(0, 1, _BINS + 1)
-    shares = np.array([[np.histogram(layer[kinds == kind], edges)[0] / max(1, (kinds == kind).sum())
-                        for kind in range(len(KINDS))] for layer in values])
-    (folder / "thoughts-sparsity.svg").write_text(picture.draw(
-        "Share of steps by sparsity, by the kind of the next token", shares,
-        (edges[1:] + edges[:-1]) / 2, "sparsity"))
-    (folder / "thoughts-drift.svg").write_text(picture.draw(
-        "Mean sparsity by position, by the kind of the next token", means,
-        (np.arange(means.shape[2]) + 0.5) * _STRETCH, "tokens", 1.0))
+def draw_sparsity(values: np.ndarray, kinds: np.ndarray) -> str:
+    x = np.linspace(0, 1, _POINTS)
+    panels = {f"layer {i}": np.array([(layer[kinds == kind, None] > x).mean(0)
+                                      for kind in range(len(KINDS))])
+              for i, layer in enumerate(values)}
+    return picture.draw("Share of steps whose attention is sparser than this", panels,
+                        {"E next": "#2b6cb0", "R next": "#c05621", "T next": "#2f855a"},
+                        picture.Axes(x, {0: "0", 0.5: "0.5", 1: "1"}, 0, 1, "sparsity"))
+
+
+def draw_windows(lines: list[dict]) -> str:
+    """Right answers by window length."""
+    def line(target: str, reading: str, *path: str) -> list[float]:
+        found = []
+        for tau in _WINDOWS[1:]:
+            value = next(one for one in lines if (one.get("tau"), one.get("target"),
+                                                  one.get("reading")) == (tau, target, reading))
+            for name in path:
+                value = value.get(name, np.nan) if isinstance(value, dict) else np.nan
+            found.append(value)
+        return found
+
+    panels = {title: np.array([line(target, "step", "kind_before"),
+                               line(target, "window", "all_layers", "accuracy"),
+                               line(target, "step", "ordered", "four", "accuracy"),
+                               line(target, "step", "most_frequent")])
+              for title, target in (("of the next window", "next"),
+                                    ("of the window that has ended", "same"))}
+    legend = {"who knows the kind of the window that has ended": "#2f855a",
+              "regression on the window's mean sparsity in all layers": "#2b6cb0",
+              "two thresholds on the last step's sparsity, best four layers (ThinKV)": "#c05621",
+              "who always says the most frequent kind": "#4a5568"}
+    axes = picture.Axes(np.log2(_WINDOWS[1:]), {np.log2(tau): str(tau) for tau in _WINDOWS[1:]},
+                        0, 1, "tokens a window")
+    return picture.draw("Kinds told right, share of windows", panels, legend, axes, columns=2)
 
 
 def measure(tokens: tuple[int, int], count: int, device: str | None
@@ -176,7 +201,8 @@ def report(about: dict, chains: list[Measured], out: pathlib.Path | None,
     else:
         sys.stdout.write(text)
     if pictures:
-        draw(pictures, values, kinds, means)
+        (pictures / "thoughts-sparsity.svg").write_text(draw_sparsity(values, kinds))
+        (pictures / "thoughts-windows.svg").write_text(draw_windows(lines))
 
 
 def main() -> int:
