@@ -48,11 +48,9 @@ class Anticipate(Follower):
     def act(self, window_ended: bool) -> None:
         if not window_ended:
             return
-        for layer, head in self.recording.lanes():
-            tokens = self.live_in(layer, head, self.prompt)
-            if len(tokens) > self.budget:
-                self.keep_best(layer, head, tokens, self.removal_errors(layer, head, tokens),
-                               self.budget, recent=NEWEST)
+        for layer, head, tokens in self.lanes_above(self.budget, self.prompt):
+            self.keep_best(layer, head, tokens, self.removal_errors(layer, head, tokens),
+                           self.budget, recent=NEWEST)
 
     def removal_errors(self, layer: int, head: int, tokens: np.ndarray) -> np.ndarray:
         """The largest over queries, of each of `tokens`. All live tokens take their share of

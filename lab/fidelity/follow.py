@@ -3,6 +3,8 @@
 that differ are judged."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .recording import Recording
@@ -71,6 +73,13 @@ class Follower:
     def live_in(self, layer: int, head: int, first: int = 0) -> np.ndarray:
         """Live positions of a lane from `first` on, ascending."""
         return first + np.flatnonzero(self.live[layer, head, first:self.tokens])
+
+    def lanes_above(self, most: int, first: int) -> Iterator[tuple[int, int, np.ndarray]]:
+        """(layer, head, live positions from `first` on) where those are more than `most`."""
+        for layer, head in self.recording.lanes():
+            tokens = self.live_in(layer, head, first)
+            if len(tokens) > most:
+                yield layer, head, tokens
 
     def logits(self, position: int, layer: int, head: int, tokens: np.ndarray) -> np.ndarray:
         """[query heads of the KV head, tokens]: of the queries at `position`."""

@@ -46,8 +46,6 @@ class H2o(Follower):
     def act(self, window_ended: bool) -> None:
         if not (window_ended or self.every_step):
             return
-        for layer, head in self.recording.lanes():
-            tokens = self.live_in(layer, head, self.first)
-            if len(tokens) > self.keep:
-                self.keep_best(layer, head, tokens, self.received[layer, head, tokens], self.keep,
-                               recent=self.budget // 2)
+        for layer, head, tokens in self.lanes_above(self.keep, self.first):
+            self.keep_best(layer, head, tokens, self.received[layer, head, tokens], self.keep,
+                           recent=self.budget // 2)

@@ -28,8 +28,6 @@ class Random(Follower):
     def act(self, window_ended: bool) -> None:
         if not window_ended:
             return
-        for layer, head in self.recording.lanes():
-            tokens = self.live_in(layer, head, self.prompt)
-            if len(tokens) > self.budget:
-                numbers = np.array([draw(layer, head, int(p)) for p in tokens])
-                self.keep_best(layer, head, tokens, numbers, self.budget, recent=0)
+        for layer, head, tokens in self.lanes_above(self.budget, self.prompt):
+            numbers = np.array([draw(layer, head, int(p)) for p in tokens])
+            self.keep_best(layer, head, tokens, numbers, self.budget, recent=0)

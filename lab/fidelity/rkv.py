@@ -65,10 +65,8 @@ class Rkv(Follower):
         """The buffer is full."""
         if not window_ended:
             return
-        for layer, head in self.recording.lanes():
-            tokens = self.live_in(layer, head, self.first)
-            if len(tokens) > self.keep:
-                self.compress(layer, head, tokens)
+        for layer, head, tokens in self.lanes_above(self.keep, self.first):
+            self.compress(layer, head, tokens)
 
     def compress(self, layer: int, head: int, tokens: np.ndarray) -> None:
         recording = self.recording
