@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/build_info.h"
-#include "common/base/check.h"
 #include "common/base/text.h"
 
 namespace palimpsest {

@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/policy/kde.h"
 

@@ -4,9 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <utility>
 
-#include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "services/decode/pool/page_pool.h"
 #include "services/decode/pool/sequence_cache.h"

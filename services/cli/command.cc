@@ -5,7 +5,6 @@
 
 #include <cerrno>
 #include <csignal>
-#include <cstdlib>
 #include <map>
 
 #include "absl/strings/str_cat.h"

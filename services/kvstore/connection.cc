@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/kvstore/connection.h"
 
-#include <utility>
-
 #include "absl/strings/str_cat.h"
-#include "common/base/limits.h"
 #include "common/rpc/rpc_status.h"
 #include "common/rpc/wire.h"
 #include "services/kvstore/objects.h"

@@ -2,7 +2,6 @@
 #include "services/kvstore/store_observer.h"
 
 #include <string>
-#include <utility>
 
 namespace palimpsest {
 namespace {

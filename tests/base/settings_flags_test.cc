@@ -2,8 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
-
 #include "common/base/exit_codes.h"
 #include "common/base/settings.h"
 #include "tests/base/sample_settings.h"

@@ -8,7 +8,6 @@
 // random, in the formats that the policy starts from, or nvfp4 where that is bf16.
 //
 // FILE: a line of JSON, then the arrays that it lists, one after the other, little-endian.
-#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <memory>

@@ -8,7 +8,6 @@
 #include "common/base/check.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/codec.h"
-#include "tests/kernels/tolerances.h"
 
 namespace palimpsest {
 namespace {

@@ -4,7 +4,6 @@
 #include <unicode/regex.h>
 #include <unicode/uchar.h>
 
-#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"

@@ -13,7 +13,7 @@
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
-#include "services/decode/model/json_fields.h"
+#include "nlohmann/json.hpp"
 #include "services/decode/model/rope.h"
 #include "services/decode/model/safetensors.h"
 

@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <random>
-#include <set>
 #include <vector>
 
 namespace palimpsest {

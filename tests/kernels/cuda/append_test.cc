@@ -2,7 +2,6 @@
 // Norm, rotations and placement of new tokens against a literal version, which queries are kept;
 // and what is refused.
 #include <cmath>
-#include <limits>
 #include <optional>
 #include <random>
 #include <string>

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The sums that evicted tokens leave behind, in the device's own memory: also of so many slots that
 // a lane's keys are not cached, and looked at in parts.
-#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <tuple>
 #include <vector>
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sealed pages are the CPU's, byte for byte, whatever was in the open group.
-#include <array>
 #include <limits>
 #include <random>
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sparsity agrees with the CPU's, but for keys at the 1 % mark.
-#include <array>
 
 #include "tests/kernels/cuda/random_sequence.h"
 

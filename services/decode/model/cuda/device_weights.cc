@@ -4,7 +4,6 @@
 #include <cuda_bf16.h>
 
 #include <algorithm>
-#include <memory>
 #include <utility>
 
 #include "common/base/status_macros.h"
