@@ -8,7 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "common/base/svg.h"
 #include "services/cli/eval/picture.h"
-#include "services/cli/eval/picture_style.h"
+#include "services/cli/grid/picture_style.h"
 
 namespace palimpsest::cli {
 namespace {

@@ -71,7 +71,7 @@ class Eval {
     points_ = inputs_.points;
     for (const std::string& note : inputs_.notes) progress_.Note(note);
     KV_RETURN_IF_ERROR(results_.Open(settings_.out, inputs_.header));
-    for (const EvalPoint& point : points_) KV_RETURN_IF_ERROR(results_.AddPoint(point));
+    for (const GridPoint& point : points_) KV_RETURN_IF_ERROR(results_.AddPoint(point));
     absl::Status status = RunGroups();
     progress_.End();
     if (absl::IsCancelled(status)) {
@@ -193,7 +193,7 @@ class Eval {
          FiguresOf(results_.header(), results_.points(), results_.records(), lost_)) {
       const std::string key = figures.point.Key();
       const auto point = std::find_if(points_.begin(), points_.end(),
-                                      [&](const EvalPoint& one) { return one.Key() == key; });
+                                      [&](const GridPoint& one) { return one.Key() == key; });
       if (point == points_.end()) continue;
       figures.point.target_percent = point->target_percent;
       asked.push_back(std::move(figures));
@@ -235,7 +235,7 @@ class Eval {
   std::unique_ptr<Clock> clock_;
   Clock::Time deadline_;
   EvalInputs inputs_;
-  std::vector<EvalPoint> points_;
+  std::vector<GridPoint> points_;
   EvalResults results_;
   std::map<std::string, uint32_t> lost_;  // chains, by their points' keys
   size_t lost_told_ = 0;

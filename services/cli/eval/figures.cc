@@ -64,7 +64,7 @@ void Finish(const Sums& sums, PointFigures* figures) {
   figures->chain_tokens_per_second = Quotient(sums.decoded, sums.decode_seconds);
 }
 
-PointFigures FiguresOfPoint(const EvalPoint& point, const std::vector<const ChainRecord*>& chains,
+PointFigures FiguresOfPoint(const GridPoint& point, const std::vector<const ChainRecord*>& chains,
                             const ByProblem& full) {
   PointFigures figures;
   figures.point = point;
@@ -96,20 +96,20 @@ PointFigures FiguresOfPoint(const EvalPoint& point, const std::vector<const Chai
 
 }  // namespace
 
-std::vector<PointFigures> FiguresOf(const EvalHeader& header, const std::vector<EvalPoint>& points,
+std::vector<PointFigures> FiguresOf(const EvalHeader& header, const std::vector<GridPoint>& points,
                                     const std::vector<ChainRecord>& records,
                                     const std::map<std::string, uint32_t>& lost) {
   std::map<std::string, std::vector<const ChainRecord*>> by_point;
   for (const ChainRecord& record : records) by_point[record.point].push_back(&record);
   ByProblem full;
-  for (const EvalPoint& point : points) {
+  for (const GridPoint& point : points) {
     if (!point.is_full()) continue;
     for (const ChainRecord* record : by_point[point.Key()]) {
       full[{record->problem, record->sample}] = record;
     }
   }
   std::vector<PointFigures> all;
-  for (const EvalPoint& point : points) {
+  for (const GridPoint& point : points) {
     all.push_back(FiguresOfPoint(point, by_point[point.Key()], full));
     all.back().wanted = header.problems * header.samples;
     const auto found = lost.find(point.Key());

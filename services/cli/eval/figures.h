@@ -14,7 +14,7 @@
 namespace palimpsest::cli {
 
 struct PointFigures {
-  EvalPoint point;
+  GridPoint point;
   uint32_t wanted = 0;  // chains, in all
   uint32_t chains = 0;  // of them, recorded
   uint32_t lost = 0;    // of the others: ended by an error of the worker's
@@ -39,7 +39,7 @@ struct PointFigures {
 };
 
 // In the order of the points. `lost`: chains of a point (its key) that ended by an error.
-std::vector<PointFigures> FiguresOf(const EvalHeader& header, const std::vector<EvalPoint>& points,
+std::vector<PointFigures> FiguresOf(const EvalHeader& header, const std::vector<GridPoint>& points,
                                     const std::vector<ChainRecord>& records,
                                     const std::map<std::string, uint32_t>& lost);
 

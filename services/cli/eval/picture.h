@@ -15,7 +15,7 @@ std::string DrawAccuracy(const EvalHeader& header, const std::vector<PointFigure
 
 // How many tokens of one chain were alive while it was written, over its kinds of thought: a panel
 // for each record that has moments, at most eight.
-std::string DrawTimelines(const EvalHeader& header, const std::vector<EvalPoint>& points,
+std::string DrawTimelines(const EvalHeader& header, const std::vector<GridPoint>& points,
                           const std::vector<ChainRecord>& records);
 
 }  // namespace palimpsest::cli

@@ -84,7 +84,7 @@ absl::StatusOr<std::vector<ChainLength>> Lengths(const EvalSettings& settings,
 
 absl::Status ChooseBudgets(const EvalSettings& settings, EvalInputs* inputs) {
   std::vector<ChainLength> lengths;
-  for (EvalPoint& point : inputs->points) {
+  for (GridPoint& point : inputs->points) {
     if (!point.target_percent.has_value()) continue;
     if (lengths.empty()) {
       KV_ASSIGN_OR_RETURN(lengths, Lengths(settings, *inputs));
@@ -116,13 +116,13 @@ absl::StatusOr<std::string> AidOf(const EvalSettings& settings, const std::strin
 }
 
 absl::Status LoadPoints(const EvalSettings& settings, EvalInputs* inputs) {
-  KV_ASSIGN_OR_RETURN(inputs->points, MakePoints(settings.points));
+  KV_ASSIGN_OR_RETURN(inputs->points, MakeGrid(settings.points));
   KV_RETURN_IF_ERROR(ChooseBudgets(settings, inputs));
-  std::vector<EvalPoint> distinct;
-  for (EvalPoint& point : inputs->points) {
+  std::vector<GridPoint> distinct;
+  for (GridPoint& point : inputs->points) {
     KV_ASSIGN_OR_RETURN(const Selection selection, SelectionOf(point.spec));
     KV_ASSIGN_OR_RETURN(point.aid, AidOf(settings, inputs->folder, selection.selector));
-    const auto same = std::find_if(distinct.begin(), distinct.end(), [&](const EvalPoint& other) {
+    const auto same = std::find_if(distinct.begin(), distinct.end(), [&](const GridPoint& other) {
       return other.Key() == point.Key();
     });
     if (same == distinct.end()) {
@@ -178,7 +178,7 @@ absl::StatusOr<EvalHeader> HeaderOf(const EvalSettings& settings, const EvalInpu
 absl::StatusOr<EvalInputs> LoadEvalInputs(const EvalSettings& settings) {
   EvalInputs inputs;
   // Mistakes in the grid are told before anything is read.
-  KV_RETURN_IF_ERROR(MakePoints(settings.points).status());
+  KV_RETURN_IF_ERROR(MakeGrid(settings.points).status());
   KV_ASSIGN_OR_RETURN(inputs.folder, FindModelFolder(settings.model));
   KV_ASSIGN_OR_RETURN(inputs.tokenizer, LoadTokenizer(inputs.folder));
   KV_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(inputs.folder));
@@ -189,11 +189,11 @@ absl::StatusOr<EvalInputs> LoadEvalInputs(const EvalSettings& settings) {
   return inputs;
 }
 
-std::vector<WorkerGroup> GroupPoints(const std::vector<EvalPoint>& points) {
+std::vector<WorkerGroup> GroupPoints(const std::vector<GridPoint>& points) {
   std::map<ChainNeeds, WorkerGroup> groups;
   for (size_t i = 0; i < points.size(); ++i) {
     const absl::StatusOr<Selection> selection = SelectionOf(points[i].spec);
-    KV_CHECK(selection.ok());  // MakePoints has made this policy before
+    KV_CHECK(selection.ok());  // MakeGrid has made this policy before
     WorkerGroup& group = groups[NeedsOf(*selection)];
     group.points.push_back(i);
     const std::string& name = points[i].spec.name;

@@ -21,7 +21,7 @@ struct EvalInputs {
   std::vector<EvalProblem> problems;
   std::vector<size_t> order;  // of the problems, the longest first
   size_t pictured = 0;        // the problem whose chains are drawn: of middling length
-  std::vector<EvalPoint> points;
+  std::vector<GridPoint> points;
   EvalHeader header;
   std::vector<std::string> notes;  // for people
 };
@@ -35,6 +35,6 @@ struct WorkerGroup {
   std::vector<size_t> points;         // indices
   std::vector<std::string> policies;  // that it is to serve
 };
-std::vector<WorkerGroup> GroupPoints(const std::vector<EvalPoint>& points);
+std::vector<WorkerGroup> GroupPoints(const std::vector<GridPoint>& points);
 
 }  // namespace palimpsest::cli

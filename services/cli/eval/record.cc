@@ -132,7 +132,7 @@ Json ToJson(const EvalHeader& header) {
   return writer.Take();
 }
 
-Json ToJson(const EvalPoint& point) {
+Json ToJson(const GridPoint& point) {
   Json json{{"point_key", point.Key()},
             {"policy", point.spec.name},
             {"window_tokens", point.spec.window_tokens},
@@ -171,10 +171,10 @@ absl::StatusOr<EvalHeader> ParseEvalHeader(const nlohmann::json& json) {
   return header;
 }
 
-absl::StatusOr<EvalPoint> ParseEvalPoint(const nlohmann::json& json) {
+absl::StatusOr<GridPoint> ParseGridPoint(const nlohmann::json& json) {
   Reader reader(json);
   std::string name, formats, key;
-  EvalPoint point;
+  GridPoint point;
   reader("policy", name);
   reader("formats", formats);
   reader("point_key", key);

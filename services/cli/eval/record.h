@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
 #include "services/cli/client/messages.h"
-#include "services/cli/eval/points.h"
+#include "services/cli/grid/points.h"
 
 namespace palimpsest::cli {
 
@@ -44,7 +44,7 @@ struct ChainMoment {
 };
 
 struct ChainRecord {
-  std::string point;    // EvalPoint::Key
+  std::string point;    // GridPoint::Key
   std::string problem;  // its id
   uint32_t sample = 0;
   bool right = false;
@@ -62,12 +62,12 @@ struct ChainRecord {
 };
 
 nlohmann::ordered_json ToJson(const EvalHeader& header);
-nlohmann::ordered_json ToJson(const EvalPoint& point);
+nlohmann::ordered_json ToJson(const GridPoint& point);
 nlohmann::ordered_json ToJson(const ChainRecord& record);
 
 // InvalidArgument names the key that is missing or wrong.
 absl::StatusOr<EvalHeader> ParseEvalHeader(const nlohmann::json& json);
-absl::StatusOr<EvalPoint> ParseEvalPoint(const nlohmann::json& json);
+absl::StatusOr<GridPoint> ParseGridPoint(const nlohmann::json& json);
 absl::StatusOr<ChainRecord> ParseChainRecord(const nlohmann::json& json);
 
 // The first difference that keeps records apart, as "problems: the file has ..., asked for ...";

@@ -37,12 +37,12 @@ absl::Status EvalResults::Parse(absl::string_view text, const std::string& path)
       return absl::OkStatus();
     }
     if (json.contains("point_key")) {
-      KV_ASSIGN_OR_RETURN(EvalPoint point, ParseEvalPoint(json));
+      KV_ASSIGN_OR_RETURN(GridPoint point, ParseGridPoint(json));
       points_.push_back(std::move(point));
       return absl::OkStatus();
     }
     KV_ASSIGN_OR_RETURN(ChainRecord record, ParseChainRecord(json));
-    const auto point = std::find_if(points_.begin(), points_.end(), [&](const EvalPoint& one) {
+    const auto point = std::find_if(points_.begin(), points_.end(), [&](const GridPoint& one) {
       return one.Key() == record.point;
     });
     if (point == points_.end()) {
@@ -101,8 +101,8 @@ absl::Status EvalResults::Open(const std::string& path, const EvalHeader& header
   return absl::OkStatus();
 }
 
-absl::Status EvalResults::AddPoint(const EvalPoint& point) {
-  for (EvalPoint& known : points_) {
+absl::Status EvalResults::AddPoint(const GridPoint& point) {
+  for (GridPoint& known : points_) {
     if (known.Key() == point.Key()) return absl::OkStatus();
   }
   points_.push_back(point);

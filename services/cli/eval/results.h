@@ -31,12 +31,12 @@ class EvalResults {
   absl::Status Read(const std::string& path);
 
   // A point that is not known yet gets its line.
-  absl::Status AddPoint(const EvalPoint& point);
+  absl::Status AddPoint(const GridPoint& point);
   // Unavailable when the file cannot be written.
   absl::Status Add(ChainRecord record);
 
   const EvalHeader& header() const { return header_; }
-  const std::vector<EvalPoint>& points() const { return points_; }  // in order
+  const std::vector<GridPoint>& points() const { return points_; }  // in order
   const std::vector<ChainRecord>& records() const { return records_; }
   bool Has(const std::string& point, const std::string& problem, uint32_t sample) const;
 
@@ -48,7 +48,7 @@ class EvalResults {
   int fd_ = -1;
   EvalHeader header_;
   bool has_header_ = false;
-  std::vector<EvalPoint> points_;
+  std::vector<GridPoint> points_;
   std::vector<ChainRecord> records_;
   std::map<std::string, size_t> known_;  // by point, problem and sample
 };

@@ -26,7 +26,7 @@ struct EvalJob {
 
 // What to run. Everything it points to outlives the run.
 struct EvalPlan {
-  const std::vector<EvalPoint>& points;
+  const std::vector<GridPoint>& points;
   const std::vector<EvalProblem>& problems;
   std::vector<EvalJob> jobs;    // in this order
   Sampling sampling;            // seed: of the evaluation; each problem and sample has its own

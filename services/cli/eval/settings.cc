@@ -1,38 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/cli/eval/settings.h"
 
-#include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
+#include "services/cli/grid/settings.h"
 
 namespace palimpsest::cli {
 namespace {
-
-std::string PolicyHelp() {
-  std::string help = "What to compare; repeat it or separate by commas.";
-  for (const std::string& name : PolicyNames()) {
-    const absl::StatusOr<std::string> text = PolicyDescription(name);
-    if (text.ok()) absl::StrAppend(&help, " ", name, ": ", *text, ".");
-  }
-  return help;
-}
-
-void AddGrid(SettingsTable* table, EvalSettings* settings) {
-  table->Section("What to compare");
-  table->List("policy", &settings->points.policy, {1, 16}, {PolicyHelp(), "full,thinkv"});
-  table->List("bytes", &settings->points.bytes, {0, 64},
-              {"Share of the full cache's bytes that a policy may hold, in per cent, averaged over "
-               "a chain and counting everything. The budget in tokens that comes nearest is "
-               "found by running the policy without a model on chains of the problems' lengths; "
-               "what was held in truth is reported.",
-               "2.5,5,10"});
-  table->List("budget", &settings->points.budget, {0, 64},
-              {"The same as tokens of a chain, prompt apart.", "512,1024"});
-  table->List("formats", &settings->points.formats, {0, 16},
-              {"Precisions of the pages: bf16, fp8, nvfp4, ternary, K/V pairs, R4E4T2, "
-               "R=...,E=...,T=..., or default for each policy's own. With --policy full: "
-               "quantisation alone.",
-               "default,nvfp4/ternary"});
-}
 
 void AddProblems(SettingsTable* table, EvalSettings* settings) {
   table->Section("Model and problems");
@@ -155,7 +128,7 @@ std::unique_ptr<SettingsTable> NewEvalSettingsTable(EvalSettings* settings) {
       "palimpsest eval",
       "Has a model solve problems from caches that policies compress, and reports how often it is "
       "right, at how many bytes, and what else changed.");
-  AddGrid(table.get(), settings);
+  AddGridSettings(table.get(), &settings->points);
   AddProblems(table.get(), settings);
   AddPlace(table.get(), settings);
   AddOutput(table.get(), settings);

@@ -10,16 +10,19 @@
 
 #include "common/base/settings.h"
 #include "services/cli/eval/chat.h"
-#include "services/cli/eval/points.h"
 #include "services/cli/eval/problems.h"
+#include "services/cli/grid/points.h"
 
 namespace palimpsest::cli {
 
 enum class EvalFormat : uint8_t { kTable, kJson };
 
 struct EvalSettings {
-  PointChoice points{
-      .policy = {"full", "thinkv", "window", "random"}, .budget = {}, .bytes = {}, .formats = {}};
+  GridChoice points{.policy = {"full", "thinkv", "window", "random"},
+                    .budget = {},
+                    .bytes = {},
+                    .windows = {},
+                    .formats = {}};
   std::string model;  // empty: the shipped reasoner
   std::string problems = "lab/reasoner/problems/heldout.jsonl";
   ProblemChoice choice;

@@ -7,7 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "common/base/svg.h"
 #include "services/cli/eval/picture.h"
-#include "services/cli/eval/picture_style.h"
+#include "services/cli/grid/picture_style.h"
 #include "services/cli/eval/thoughts.h"
 #include "services/cli/render.h"
 
@@ -25,7 +25,7 @@ constexpr size_t kPanelsMax = 8;
 constexpr double kTypicalPercent = 10;
 
 struct Panel {
-  const EvalPoint* point = nullptr;
+  const GridPoint* point = nullptr;
   const ChainRecord* record = nullptr;
 };
 
@@ -139,10 +139,10 @@ class PanelPicture {
 
 // One a policy and formats: where there are many budgets, that of the share of bytes nearest to
 // kTypicalPercent.
-std::vector<Panel> PanelsOf(const std::vector<EvalPoint>& points,
+std::vector<Panel> PanelsOf(const std::vector<GridPoint>& points,
                             const std::vector<ChainRecord>& records) {
   std::vector<Panel> panels;
-  for (const EvalPoint& point : points) {
+  for (const GridPoint& point : points) {
     for (const ChainRecord& record : records) {
       if (record.point != point.Key() || record.moments.empty()) continue;
       const auto same = std::find_if(panels.begin(), panels.end(), [&](const Panel& panel) {
@@ -162,7 +162,7 @@ std::vector<Panel> PanelsOf(const std::vector<EvalPoint>& points,
 
 }  // namespace
 
-std::string DrawTimelines(const EvalHeader& header, const std::vector<EvalPoint>& points,
+std::string DrawTimelines(const EvalHeader& header, const std::vector<GridPoint>& points,
                           const std::vector<ChainRecord>& records) {
   const std::vector<Panel> panels = PanelsOf(points, records);
   double tokens_max = 1;

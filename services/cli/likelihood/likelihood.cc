@@ -41,7 +41,7 @@ class Likelihood {
       : settings_(settings), clock_(NewSteadyClock()), progress_(clock_.get(), settings.quiet) {}
 
   absl::StatusOr<std::string> Run() {
-    KV_ASSIGN_OR_RETURN(points_, MakeGrid(settings_.grid));
+    KV_RETURN_IF_ERROR(ChoosePoints());
     KV_RETURN_IF_ERROR(Load());
     KV_RETURN_IF_ERROR(file_.Open(settings_.results));
     KV_ASSIGN_OR_RETURN(const std::vector<LikelihoodJob> jobs, Missing());
@@ -59,6 +59,16 @@ class Likelihood {
   }
 
  private:
+  // The full cache in bf16 is what the others are compared with.
+  absl::Status ChoosePoints() {
+    KV_ASSIGN_OR_RETURN(points_, MakeGrid(settings_.grid));
+    std::erase_if(points_, [](const GridPoint& point) { return point.is_full(); });
+    if (!points_.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        "--policy, --formats: there is nothing to compare with the full cache in bf16; allowed: "
+        "another policy, or the full cache in other formats, as in --formats nvfp4");
+  }
+
   absl::Status Load() {
     if (settings_.model.empty()) {
       return absl::InvalidArgumentError(
@@ -194,7 +204,7 @@ class Likelihood {
     if (results.empty()) {
       return absl::InvalidArgumentError("--bytes: out of reach for every policy and text");
     }
-    const std::vector<PointFigures> figures = FiguresOf(results);
+    const std::vector<LikelihoodFigures> figures = FiguresOf(results);
     if (settings_.format == LikelihoodFormat::kJson) {
       LikelihoodFacts facts{.model = settings_.model,
                             .model_fingerprint = fingerprint_,

@@ -18,12 +18,12 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kLikelihoodFormatVersion = 1;
 
-PointFigures FiguresOfPoint(const std::vector<const PointResult*>& results) {
+LikelihoodFigures FiguresOfPoint(const std::vector<const PointResult*>& results) {
   const PointIdentity& identity = results.front()->identity;
-  PointFigures f{.policy = identity.policy,
-                 .budget = identity.budget,
-                 .formats = identity.formats,
-                 .texts = static_cast<uint32_t>(results.size())};
+  LikelihoodFigures f{.policy = identity.policy,
+                      .budget = identity.budget,
+                      .formats = identity.formats,
+                      .texts = static_cast<uint32_t>(results.size())};
   const auto texts = static_cast<double>(results.size());
   double surprise = 0, full_surprise = 0;
   for (const PointResult* result : results) {
@@ -64,7 +64,7 @@ Json Number(double value) {
   return value;
 }
 
-Json PointJson(const PointFigures& f) {
+Json PointJson(const LikelihoodFigures& f) {
   return Json{
       {"policy", f.policy},
       {"budget", f.budget},
@@ -86,7 +86,7 @@ Json PointJson(const PointFigures& f) {
 
 }  // namespace
 
-std::vector<PointFigures> FiguresOf(const std::vector<PointResult>& results) {
+std::vector<LikelihoodFigures> FiguresOf(const std::vector<PointResult>& results) {
   std::vector<std::vector<const PointResult*>> points;
   std::map<std::string, size_t> index;
   for (const PointResult& result : results) {
@@ -97,13 +97,13 @@ std::vector<PointFigures> FiguresOf(const std::vector<PointResult>& results) {
     if (fresh) points.emplace_back();
     points[found->second].push_back(&result);
   }
-  std::vector<PointFigures> figures;
+  std::vector<LikelihoodFigures> figures;
   figures.reserve(points.size());
   for (const auto& point : points) figures.push_back(FiguresOfPoint(point));
   return figures;
 }
 
-std::string LikelihoodTable(const std::vector<PointFigures>& figures, int columns) {
+std::string LikelihoodTable(const std::vector<LikelihoodFigures>& figures, int columns) {
   Table table{.columns = {{"policy", false},
                           {"budget"},
                           {"formats", false},
@@ -118,7 +118,7 @@ std::string LikelihoodTable(const std::vector<PointFigures>& figures, int column
                           {"perplexity"},
                           {"full"}},
               .rows = {}};
-  for (const PointFigures& f : figures) {
+  for (const LikelihoodFigures& f : figures) {
     table.rows.push_back(
         {f.policy, f.budget, f.formats, absl::StrFormat("%.2f", f.bytes_percent_mean),
          absl::StrFormat("%.2f", f.bytes_percent_peak), absl::StrFormat("%.0f", f.live_tokens_mean),
@@ -129,7 +129,8 @@ std::string LikelihoodTable(const std::vector<PointFigures>& figures, int column
   return ToText(table, columns);
 }
 
-std::string LikelihoodJson(const LikelihoodFacts& facts, const std::vector<PointFigures>& figures) {
+std::string LikelihoodJson(const LikelihoodFacts& facts,
+                           const std::vector<LikelihoodFigures>& figures) {
   Json json{
       {"format_version", kLikelihoodFormatVersion},
       {"version", std::string(BuildVersion())},
@@ -141,7 +142,7 @@ std::string LikelihoodJson(const LikelihoodFacts& facts, const std::vector<Point
       {"texts", facts.texts},
       {"points", Json::array()},
   };
-  for (const PointFigures& point : figures) json["points"].push_back(PointJson(point));
+  for (const LikelihoodFigures& point : figures) json["points"].push_back(PointJson(point));
   return absl::StrCat(json.dump(2, ' ', false, Json::error_handler_t::replace), "\n");
 }
 

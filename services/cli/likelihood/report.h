@@ -10,7 +10,7 @@
 namespace palimpsest::cli {
 
 // Means over texts, each of which counts the same.
-struct PointFigures {
+struct LikelihoodFigures {
   std::string policy, budget, formats;
   uint32_t texts = 0;
   uint64_t positions = 0;
@@ -25,9 +25,9 @@ struct PointFigures {
 };
 
 // One for each point, in the order of their first results.
-std::vector<PointFigures> FiguresOf(const std::vector<PointResult>& results);
+std::vector<LikelihoodFigures> FiguresOf(const std::vector<PointResult>& results);
 
-std::string LikelihoodTable(const std::vector<PointFigures>& figures, int columns);
+std::string LikelihoodTable(const std::vector<LikelihoodFigures>& figures, int columns);
 
 struct LikelihoodFacts {
   std::string model, model_fingerprint, device;
@@ -35,6 +35,7 @@ struct LikelihoodFacts {
   std::vector<std::string> texts;
 };
 // One document.
-std::string LikelihoodJson(const LikelihoodFacts& facts, const std::vector<PointFigures>& figures);
+std::string LikelihoodJson(const LikelihoodFacts& facts,
+                           const std::vector<LikelihoodFigures>& figures);
 
 }  // namespace palimpsest::cli

@@ -272,15 +272,15 @@ absl::Status CheckJobs(const LikelihoodOptions& options, const std::vector<Likel
 absl::StatusOr<PolicySpec> ResolvePoint(const LikelihoodOptions& options, const GridPoint& point,
                                         const LikelihoodText& text) {
   PolicySpec spec = point.spec;
-  if (!point.bytes_percent.has_value()) return spec;
+  if (!point.target_percent.has_value()) return spec;
   // The last token is chosen, but never gets into a cache.
   const ChainLength chain{.prompt_tokens = options.prompt_tokens,
                           .tokens = static_cast<uint32_t>(text.tokens.size()) - 1};
   const CacheCosts costs{.shape = options.source.config.cache_shape(),
                          .query_heads = options.source.config.query_heads};
   KV_ASSIGN_OR_RETURN(const ByteBudget budget,
-                      BudgetForBytes(spec, costs, {&chain, 1}, *point.bytes_percent));
-  if (budget.percent > kPercentSlack * *point.bytes_percent) {
+                      BudgetForBytes(spec, costs, {&chain, 1}, *point.target_percent));
+  if (budget.percent > kPercentSlack * *point.target_percent) {
     return absl::OutOfRangeError(absl::StrFormat(
         "%s at %s of the full cache's bytes is out of reach for a text of %d tokens, the least is "
         "%.2f%%",

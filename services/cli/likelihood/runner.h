@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "services/cli/likelihood/grid.h"
+#include "services/cli/grid/points.h"
 #include "services/cli/likelihood/results.h"
 #include "services/cli/likelihood/texts.h"
 #include "services/decode/device/device.h"

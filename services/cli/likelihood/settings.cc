@@ -1,45 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/cli/likelihood/settings.h"
 
-#include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
-#include "common/policy/policy.h"
 #include "kernels/layout.h"
+#include "services/cli/grid/settings.h"
 
 namespace palimpsest::cli {
-namespace {
-
-std::string PolicyHelp() {
-  std::string help = "What to judge; repeat it or separate by commas.";
-  for (const std::string& name : PolicyNames()) {
-    const absl::StatusOr<std::string> text = PolicyDescription(name);
-    if (text.ok()) absl::StrAppend(&help, " ", name, ": ", *text, ".");
-  }
-  return help;
-}
-
-}  // namespace
-
 std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) {
   auto table = std::make_unique<SettingsTable>(
       "palimpsest likelihood",
       "Has a model read texts from a compressed cache and, side by side, from the full one, and "
       "says how far the two predict different next tokens.");
-  table->Section("What to compare");
-  table->List("policy", &settings->grid.policy, {1, 16}, {PolicyHelp(), "window,rkv"});
-  table->List("budget", &settings->grid.budget, {0, 64},
-              {"Tokens a policy may keep of a text, prompt apart; every policy is judged at every "
-               "budget.",
-               "256,512"});
-  table->List("bytes", &settings->grid.bytes, {0, 64},
-              {"The same in per cent of the full cache's bytes, averaged over a text.", "5,10"});
-  table->List(
-      "windows", &settings->grid.windows, {0, 16},
-      {"Tokens between two choices of a policy, instead of its own; a multiple of 16.", "64,128"});
-  table->List("formats", &settings->grid.formats, {0, 16},
-              {"Precisions of the pages instead of each policy's own: bf16, fp8, nvfp4, ternary, "
-               "K/V pairs, R4E4T2. With --policy full: what precision alone costs.",
-               "fp8,nvfp4,nvfp4/ternary"});
+  AddGridSettings(table.get(), &settings->grid);
   table->Switch("rotate_keys", &settings->rotate_keys,
                 "Store keys after a Hadamard transform of each head, which spreads outliers.");
   table->Section("What to read");

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "common/base/settings.h"
-#include "services/cli/likelihood/grid.h"
+#include "services/cli/grid/points.h"
 #include "services/decode/device/device.h"
 
 namespace palimpsest::cli {
@@ -21,7 +21,11 @@ struct LikelihoodSettings {
   uint32_t text_tokens = 4096;
   uint32_t prompt_tokens = 32;
   uint32_t every = 1;
-  GridSettings grid;
+  GridChoice grid{.policy = {"window", "random", "thinkv"},
+                  .budget = {},
+                  .bytes = {},
+                  .windows = {},
+                  .formats = {}};
   std::string codebook;
   std::string calibration;
   bool rotate_keys = false;

@@ -23,8 +23,8 @@ inline EvalHeader ExampleHeader() {
   return header;
 }
 
-inline EvalPoint ExamplePoint(const std::string& policy, uint32_t budget = 0, double target = 0) {
-  EvalPoint point;
+inline GridPoint ExamplePoint(const std::string& policy, uint32_t budget = 0, double target = 0) {
+  GridPoint point;
   point.spec = DefaultSpec(policy).value();
   point.bounded = budget > 0;
   if (budget > 0) point.spec.budget_tokens = budget;
@@ -33,7 +33,7 @@ inline EvalPoint ExamplePoint(const std::string& policy, uint32_t budget = 0, do
 }
 
 // The chain of `problem` at `point`; it holds `percent` of the full cache's bytes.
-inline ChainRecord ExampleRecord(const EvalPoint& point, int problem, bool right, double percent,
+inline ChainRecord ExampleRecord(const GridPoint& point, int problem, bool right, double percent,
                                  uint32_t tokens = 1000) {
   ChainRecord record;
   record.point = point.Key();
@@ -63,7 +63,7 @@ inline ChainRecord ExampleRecord(const EvalPoint& point, int problem, bool right
 
 struct Example {
   EvalHeader header = ExampleHeader();
-  std::vector<EvalPoint> points = {ExamplePoint("full"), ExamplePoint("thinkv", 900, 10),
+  std::vector<GridPoint> points = {ExamplePoint("full"), ExamplePoint("thinkv", 900, 10),
                                    ExamplePoint("thinkv", 300, 5), ExamplePoint("window", 64, 10)};
   std::vector<ChainRecord> records;
 

@@ -36,7 +36,7 @@ class ResultsTest : public testing::Test {
   void Fill() const {
     EvalResults results;
     ASSERT_TRUE(results.Open(path_, example_.header).ok());
-    for (const EvalPoint& point : example_.points) ASSERT_TRUE(results.AddPoint(point).ok());
+    for (const GridPoint& point : example_.points) ASSERT_TRUE(results.AddPoint(point).ok());
     for (const ChainRecord& record : example_.records) ASSERT_TRUE(results.Add(record).ok());
   }
 
@@ -76,7 +76,7 @@ TEST_F(ResultsTest, TheGridMayGrow) {
   EvalResults results;
   ASSERT_TRUE(results.Open(path_, example_.header).ok());
   ASSERT_TRUE(results.AddPoint(example_.points[1]).ok());  // known: no second line
-  const EvalPoint more = ExamplePoint("random", 100);
+  const GridPoint more = ExamplePoint("random", 100);
   ASSERT_TRUE(results.AddPoint(more).ok());
   ASSERT_TRUE(results.Add(ExampleRecord(more, 1, true, 9)).ok());
   EvalResults again;

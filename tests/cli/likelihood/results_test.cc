@@ -106,7 +106,7 @@ TEST_F(ResultFileTest, AFolderThatIsNotThereIsNamed) {
 }
 
 TEST(LikelihoodReportTest, TextsCountTheSameAndTheirSpreadIsTheError) {
-  const std::vector<PointFigures> figures = FiguresOf(
+  const std::vector<LikelihoodFigures> figures = FiguresOf(
       {Result("a", "random", 0.1), Result("a", "window", 1.0), Result("b", "random", 0.3)});
   ASSERT_EQ(figures.size(), 2u);
   EXPECT_EQ(figures[0].policy, "random");

@@ -45,7 +45,7 @@ LikelihoodText ReasonersText() {
 }
 
 GridPoint Point(const std::string& policy, uint32_t budget, const std::string& formats = "bf16") {
-  GridPoint point{.spec = *DefaultSpec(policy), .bounded = policy != "full", .bytes_percent = {}};
+  GridPoint point{.spec = *DefaultSpec(policy), .bounded = policy != "full", .target_percent = {}};
   if (point.bounded) point.spec.budget_tokens = budget;
   point.spec.formats = *ParseClassFormats(formats);
   return point;
@@ -184,7 +184,7 @@ TEST(LikelihoodRunTest, ABudgetInBytesComesToAboutThoseBytes) {
   const LikelihoodText text = RandomText(options.source.config, 500);
   for (const char* const policy : {"window", "random", "h2o", "rkv", "longflow"}) {
     GridPoint point = Point(policy, 0);
-    point.bytes_percent = 80;
+    point.target_percent = 80;
     const PointResult result = ReadWith(options, text, {point})[0];
     EXPECT_NEAR(result.bytes_percent_mean, 80, 2.5) << policy << " of " << result.budget_tokens;
   }
@@ -204,7 +204,7 @@ TEST(LikelihoodRunTest, AShareThatNoBudgetReachesIsToldWithTheLeast) {
   const LikelihoodOptions options = Options(kTiny);
   const LikelihoodText text = RandomText(options.source.config, 100);
   GridPoint point = Point("random", 0);
-  point.bytes_percent = 1;
+  point.target_percent = 1;
   const absl::Status status = ResolvePoint(options, point, text).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("the least is"));

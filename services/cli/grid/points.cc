@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "services/cli/eval/points.h"
+#include "services/cli/grid/points.h"
 
 #include <algorithm>
 #include <utility>
@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
@@ -36,79 +37,105 @@ std::vector<std::string> FormatItems(const std::vector<std::string>& pieces) {
   return items;
 }
 
-absl::StatusOr<std::vector<PolicySpec>> Specs(const PointChoice& choice) {
+absl::StatusOr<ClassFormats> ParseFormats(const std::string& item, const PolicySpec& own) {
+  if (item == kOwnFormats) return own.formats;
+  absl::StatusOr<ClassFormats> formats = ParseClassFormats(item);
+  if (formats.ok()) return formats;
+  return Wrong(absl::StrCat("--formats: ", formats.status().message(), ", or ", kOwnFormats,
+                            " for the policy's own"));
+}
+
+// What does not evict has no windows either.
+absl::StatusOr<std::vector<PolicySpec>> WithWindows(const PolicySpec& spec,
+                                                    const std::vector<std::string>& windows) {
+  if (windows.empty() || !IsBounded(spec)) return std::vector<PolicySpec>{spec};
   std::vector<PolicySpec> specs;
-  for (const std::string& name : choice.policy) {
-    absl::StatusOr<PolicySpec> spec = DefaultSpec(name);
-    if (!spec.ok()) return Wrong(absl::StrCat("--policy: ", spec.status().message()));
-    if (choice.formats.empty()) specs.push_back(*spec);
-    for (const std::string& item : FormatItems(choice.formats)) {
-      PolicySpec with = *spec;
-      if (item != kOwnFormats) {
-        const absl::StatusOr<ClassFormats> formats = ParseClassFormats(item);
-        if (!formats.ok()) {
-          return Wrong(absl::StrCat("--formats: ", formats.status().message(), ", or ", kOwnFormats,
-                                    " for the policy's own"));
-        }
-        with.formats = *formats;
-      }
-      specs.push_back(std::move(with));
+  for (const std::string& window : windows) {
+    specs.push_back(spec);
+    if (!absl::SimpleAtoi(window, &specs.back().window_tokens)) {
+      return Wrong(absl::StrCat("--windows: ", Quoted(window),
+                                " is not a number of tokens, for example 128"));
     }
   }
   return specs;
 }
 
-absl::StatusOr<EvalPoint> WithBudget(PolicySpec spec, const std::string& budget) {
+absl::StatusOr<std::vector<PolicySpec>> Specs(const GridChoice& choice) {
+  std::vector<PolicySpec> specs;
+  std::vector<std::string> items = FormatItems(choice.formats);
+  if (items.empty()) items.emplace_back(kOwnFormats);
+  for (const std::string& name : choice.policy) {
+    absl::StatusOr<PolicySpec> spec = DefaultSpec(name);
+    if (!spec.ok()) return Wrong(absl::StrCat("--policy: ", spec.status().message()));
+    const PolicySpec own = *spec;
+    for (const std::string& item : items) {
+      KV_ASSIGN_OR_RETURN(spec->formats, ParseFormats(item, own));
+      KV_ASSIGN_OR_RETURN(const std::vector<PolicySpec> with, WithWindows(*spec, choice.windows));
+      specs.insert(specs.end(), with.begin(), with.end());
+    }
+  }
+  return specs;
+}
+
+absl::StatusOr<GridPoint> WithBudget(PolicySpec spec, const std::string& budget) {
   if (!absl::SimpleAtoi(budget, &spec.budget_tokens)) {
     return Wrong(
         absl::StrCat("--budget: ", Quoted(budget), " is not a number of tokens, for example 512"));
   }
   const auto policy = NewPolicy(spec);
   if (!policy.ok()) return Wrong(absl::StrCat("--budget: ", policy.status().message()));
-  return EvalPoint{.spec = std::move(spec), .bounded = true};
+  return GridPoint{.spec = std::move(spec), .bounded = true};
 }
 
-absl::StatusOr<EvalPoint> WithBytes(const PolicySpec& spec, const std::string& bytes) {
+absl::StatusOr<GridPoint> WithBytes(const PolicySpec& spec, const std::string& bytes) {
   double percent = 0;
   if (!absl::SimpleAtod(bytes, &percent) || !(percent > 0 && percent <= 100)) {
     return Wrong(absl::StrCat("--bytes: ", Quoted(bytes),
                               " is not a percentage above 0 and up to 100, for example 5"));
   }
-  return EvalPoint{.spec = spec, .bounded = true, .target_percent = percent};
+  return GridPoint{.spec = spec, .bounded = true, .target_percent = percent};
 }
 
 }  // namespace
 
-bool EvalPoint::is_full() const {
+bool GridPoint::is_full() const {
   return !bounded && spec.formats == ClassFormats::Uniform({Format::kBf16, Format::kBf16});
 }
 
-std::string EvalPoint::Label() const {
+std::string GridPoint::Label() const {
   std::string label = spec.name;
   if (bounded) absl::StrAppend(&label, " k=", spec.budget_tokens);
   const absl::StatusOr<PolicySpec> own = DefaultSpec(spec.name);
-  if (own.ok() && own->formats != spec.formats)
-    absl::StrAppend(&label, " ", ToString(spec.formats));
+  if (!own.ok()) return label;
+  if (own->window_tokens != spec.window_tokens) {
+    absl::StrAppend(&label, " tau=", spec.window_tokens);
+  }
+  if (own->formats != spec.formats) absl::StrAppend(&label, " ", ToString(spec.formats));
   return label;
 }
 
-std::string EvalPoint::Key() const {
+std::string GridPoint::BudgetLabel() const {
+  if (target_percent.has_value()) return absl::StrFormat("%g%%", *target_percent);
+  return bounded ? absl::StrCat(spec.budget_tokens) : "-";
+}
+
+std::string GridPoint::Key() const {
   return absl::StrCat(spec.name, " k=", bounded ? absl::StrCat(spec.budget_tokens) : "-",
                       " tau=", spec.window_tokens, " ", ToString(spec.formats),
                       aid.empty() ? "" : " aid=", aid);
 }
 
-std::string SeriesName(const EvalPoint& point) {
-  EvalPoint unbounded = point;
+std::string SeriesName(const GridPoint& point) {
+  GridPoint unbounded = point;
   unbounded.bounded = false;
   return unbounded.Label();
 }
 
-absl::StatusOr<std::vector<EvalPoint>> MakePoints(const PointChoice& choice) {
+absl::StatusOr<std::vector<GridPoint>> MakeGrid(const GridChoice& choice) {
   KV_ASSIGN_OR_RETURN(const std::vector<PolicySpec> specs, Specs(choice));
-  std::vector<EvalPoint> points;
-  const auto add = [&points](EvalPoint point) {
-    const bool known = std::any_of(points.begin(), points.end(), [&](const EvalPoint& other) {
+  std::vector<GridPoint> points;
+  const auto add = [&points](GridPoint point) {
+    const bool known = std::any_of(points.begin(), points.end(), [&](const GridPoint& other) {
       return other.spec == point.spec && other.target_percent == point.target_percent;
     });
     if (!known) points.push_back(std::move(point));
@@ -122,11 +149,11 @@ absl::StatusOr<std::vector<EvalPoint>> MakePoints(const PointChoice& choice) {
       return Wrong(absl::StrCat("--budget or --bytes: policy ", spec.name, " wants one"));
     }
     for (const std::string& bytes : choice.bytes) {
-      KV_ASSIGN_OR_RETURN(EvalPoint point, WithBytes(spec, bytes));
+      KV_ASSIGN_OR_RETURN(GridPoint point, WithBytes(spec, bytes));
       add(std::move(point));
     }
     for (const std::string& budget : choice.budget) {
-      KV_ASSIGN_OR_RETURN(EvalPoint point, WithBudget(spec, budget));
+      KV_ASSIGN_OR_RETURN(GridPoint point, WithBudget(spec, budget));
       add(std::move(point));
     }
   }

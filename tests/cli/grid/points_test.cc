@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The grid, and the budgets that shares of bytes come to.
-#include "services/cli/eval/points.h"
+#include "services/cli/grid/points.h"
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -18,11 +18,11 @@ constexpr CacheShape kReasoner = {.layers = 8, .kv_heads = 2, .head_dim = 64};
 constexpr CacheCosts kCosts = {.shape = kReasoner, .query_heads = 4};
 constexpr ChainLength kChains[] = {{10, 1200}, {10, 4000}, {12, 9000}};
 
-std::vector<std::string> Labels(const PointChoice& choice) {
-  const auto points = MakePoints(choice);
+std::vector<std::string> Labels(const GridChoice& choice) {
+  const auto points = MakeGrid(choice);
   EXPECT_TRUE(points.ok()) << points.status();
   std::vector<std::string> labels;
-  for (const EvalPoint& point : *points) {
+  for (const GridPoint& point : *points) {
     labels.push_back(point.target_percent.has_value()
                          ? absl::StrCat(point.spec.name, " ", *point.target_percent, "% ",
                                         ToString(point.spec.formats))
@@ -31,8 +31,8 @@ std::vector<std::string> Labels(const PointChoice& choice) {
   return labels;
 }
 
-std::string Refusal(const PointChoice& choice) {
-  const auto points = MakePoints(choice);
+std::string Refusal(const GridChoice& choice) {
+  const auto points = MakeGrid(choice);
   EXPECT_EQ(points.status().code(), absl::StatusCode::kInvalidArgument);
   return std::string(points.status().message());
 }
@@ -45,12 +45,12 @@ double PercentAt(const std::string& policy, uint32_t budget) {
   return percent.value_or(-1);
 }
 
-TEST(MakePoints, EveryPolicyMeetsEveryBudgetAndWhatHasNoBoundStandsOnce) {
+TEST(MakeGrid, EveryPolicyMeetsEveryBudgetAndWhatHasNoBoundStandsOnce) {
   EXPECT_THAT(Labels({.policy = {"full", "window"}, .budget = {"64", "128"}, .bytes = {"5"}}),
               ElementsAre("full", "window 5% bf16", "window k=64", "window k=128"));
 }
 
-TEST(MakePoints, FormatsOfOnesOwnAreNotNamedAndEqualPointsStandOnce) {
+TEST(MakeGrid, FormatsOfOnesOwnAreNotNamedAndEqualPointsStandOnce) {
   EXPECT_THAT(
       Labels({.policy = {"window"},
               .budget = {"64"},
@@ -58,8 +58,22 @@ TEST(MakePoints, FormatsOfOnesOwnAreNotNamedAndEqualPointsStandOnce) {
       ElementsAre("window k=64", "window k=64 nvfp4/ternary", "window k=64 R=bf16,E=fp8,T=fp8"));
 }
 
-TEST(MakePoints, OnlyTheFullCacheInBf16IsTheYardstick) {
-  const auto points = MakePoints({.policy = {"full"}, .formats = {"bf16", "nvfp4"}});
+TEST(MakeGrid, WindowsAreOfPoliciesThatEvictAndNamedWhereTheyAreNotTheirOwn) {
+  EXPECT_THAT(Labels({.policy = {"full", "rkv"}, .budget = {"64"}, .windows = {"128", "64"}}),
+              ElementsAre("full", "rkv k=64", "rkv k=64 tau=64"));
+}
+
+TEST(MakeGrid, ABudgetIsTokensOrAShareOrNothing) {
+  const auto points = MakeGrid({.policy = {"full", "window"}, .budget = {"64"}, .bytes = {"2.5"}});
+  ASSERT_TRUE(points.ok());
+  ASSERT_EQ(points->size(), 3u);
+  EXPECT_EQ((*points)[0].BudgetLabel(), "-");
+  EXPECT_EQ((*points)[1].BudgetLabel(), "2.5%");
+  EXPECT_EQ((*points)[2].BudgetLabel(), "64");
+}
+
+TEST(MakeGrid, OnlyTheFullCacheInBf16IsTheYardstick) {
+  const auto points = MakeGrid({.policy = {"full"}, .formats = {"bf16", "nvfp4"}});
   ASSERT_TRUE(points.ok());
   ASSERT_EQ(points->size(), 2u);
   EXPECT_TRUE((*points)[0].is_full());
@@ -67,7 +81,7 @@ TEST(MakePoints, OnlyTheFullCacheInBf16IsTheYardstick) {
   EXPECT_NE((*points)[0].Key(), (*points)[1].Key());
 }
 
-TEST(MakePoints, WhatCannotBeIsNamed) {
+TEST(MakeGrid, WhatCannotBeIsNamed) {
   EXPECT_THAT(Refusal({.policy = {"windw"}}), HasSubstr("--policy: policy 'windw'"));
   EXPECT_THAT(Refusal({.policy = {"window"}}), HasSubstr("--budget or --bytes: policy window"));
   EXPECT_THAT(Refusal({.policy = {"window"}, .budget = {"many"}}), HasSubstr("--budget: 'many'"));
@@ -76,6 +90,10 @@ TEST(MakePoints, WhatCannotBeIsNamed) {
     EXPECT_THAT(Refusal({.policy = {"window"}, .bytes = {bytes}}), HasSubstr("--bytes"));
   }
   EXPECT_THAT(Refusal({.policy = {"full"}, .formats = {"int3"}}), HasSubstr("--formats"));
+  EXPECT_THAT(Refusal({.policy = {"rkv"}, .budget = {"64"}, .windows = {"x"}}),
+              HasSubstr("--windows: 'x'"));
+  EXPECT_THAT(Refusal({.policy = {"rkv"}, .budget = {"64"}, .windows = {"20"}}),
+              HasSubstr("window_tokens 20"));
 }
 
 TEST(ByteBudget, ComesNearToWhatIsAskedForUnderEveryPolicy) {
@@ -121,7 +139,7 @@ TEST(ByteBudget, CountsEverythingThatAChainHolds) {
 
 TEST(GroupPoints, NoPolicyPaysForWhatOnlyOthersNeed) {
   const auto points =
-      MakePoints({.policy = {"h2o", "full", "rkv", "longflow", "anticipate"}, .budget = {"64"}});
+      MakeGrid({.policy = {"h2o", "full", "rkv", "longflow", "anticipate"}, .budget = {"64"}});
   ASSERT_TRUE(points.ok());
   const std::vector<WorkerGroup> groups = GroupPoints(*points);
   ASSERT_EQ(groups.size(), 3u);
