@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "common/base/status_macros.h"
+#include "common/policy/windows.h"
 #include "services/decode/pool/page_pool.h"
 #include "services/decode/pool/sequence_cache.h"
 #include "services/decode/served_policies.h"
@@ -48,10 +49,11 @@ class PretendedChain {
  public:
   PretendedChain(const PolicySpec& spec, const Policy& policy, PagePool* pool, Backend* backend,
                  uint64_t query_bytes, const ChainLength& length)
-      : spec_(spec),
-        policy_(policy),
+      : policy_(policy),
         length_(length),
-        window_start_(length.prompt_tokens),
+        windows_({.prompt_tokens = length.prompt_tokens,
+                  .window_tokens = spec.window_tokens,
+                  .one_segment = policy.one_segment()}),
         cache_(pool, backend,
                {.formats = spec.formats,
                 .prompt_tokens = length.prompt_tokens,
@@ -74,13 +76,8 @@ class PretendedChain {
  private:
   absl::Status Boundary() {
     KV_RETURN_IF_ERROR(cache_.PlanSeal(Thought::kReasoning, 0).status());
-    const auto sealed = cache_.CommitSeal(Thought::kReasoning, starts_window_);
-    if (!sealed.back().pinned) starts_window_ = false;
-    const bool refresh = cache_.state().sealed_tokens() >= window_start_ + spec_.window_tokens;
-    if (refresh) {
-      window_start_ = cache_.state().sealed_tokens();
-      starts_window_ = !policy_.one_segment();
-    }
+    const auto sealed = cache_.CommitSeal(Thought::kReasoning, windows_.starts());
+    const bool refresh = windows_.Seal(sealed.back(), cache_.state().sealed_tokens());
     const Plan plan = policy_.Decide(cache_.state(), {.refresh = refresh});
     for (const auto& anneal : plan.anneals) {
       KV_RETURN_IF_ERROR(cache_.CommitAnneal(anneal).status());
@@ -88,11 +85,9 @@ class PretendedChain {
     return absl::OkStatus();
   }
 
-  const PolicySpec& spec_;
   const Policy& policy_;
   const ChainLength length_;
-  uint32_t window_start_;
-  bool starts_window_ = true;
+  Windows windows_;
   SequenceCache cache_;
 };
 

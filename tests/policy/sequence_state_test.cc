@@ -3,8 +3,10 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "common/base/limits.h"
+#include "common/policy/windows.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -35,6 +37,23 @@ TEST(SequenceState, PromptIsApartFromLiveTokens) {
   const SequenceState state = PromptAndTwoWindows();
   EXPECT_EQ(state.pinned_tokens(), 20u);
   EXPECT_EQ(state.live_tokens(), 256u);
+}
+
+TEST(Windows, EndWithTheGroupThatMakesThemLongEnoughAndBeginSegments) {
+  for (const bool one_segment : {false, true}) {
+    Windows windows({.prompt_tokens = 20, .window_tokens = 32, .one_segment = one_segment});
+    std::vector<uint32_t> starts, ends;
+    for (uint32_t sealed = 16; sealed <= 160; sealed += 16) {
+      if (windows.starts()) starts.push_back(sealed - 16);
+      const bool due = windows.EndsAt(sealed);
+      EXPECT_EQ(windows.Seal({.token_count = 16, .pinned = sealed == 16}, sealed), due);
+      if (due) ends.push_back(sealed);
+    }
+    // The first group with a generated token is the second.
+    const std::vector<uint32_t> expected = {0, 16, 64, 96, 128};
+    EXPECT_EQ(starts, one_segment ? std::vector<uint32_t>({0, 16}) : expected);
+    EXPECT_EQ(ends, std::vector<uint32_t>({64, 96, 128, 160}));
+  }
 }
 
 TEST(SequenceState, NewLabelOpensASegmentInsideTheWindow) {

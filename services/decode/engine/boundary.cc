@@ -178,9 +178,10 @@ absl::Status BoundaryWork::Seal(absl::Span<Chain* const> chains) {
   for (size_t i = 0; i < ready.size(); ++i) {
     Chain& chain = *ready[i];
     Sealed& sealed = sealed_[ready_index[i]];
-    sealed.runs = chain.cache->CommitSeal(labels[i], chain.starts_window);
-    if (!sealed.runs.back().pinned) chain.starts_window = false;
-    sealed.refresh = EndsWindow(chain);
+    sealed.runs = chain.cache->CommitSeal(labels[i], chain.windows.starts());
+    const uint32_t tokens = chain.cache->state().sealed_tokens();
+    sealed.refresh = chain.windows.Seal(sealed.runs.back(), tokens);
+    if (sealed.refresh) chain.stats.timeline += Letter(chain.label)[0];
     sealed.done = true;
   }
   return absl::OkStatus();
@@ -212,15 +213,6 @@ absl::Status BoundaryWork::MakeRoom(Chain& chain, Thought& thought) {
   KV_RETURN_IF_ERROR(Apply(absl::MakeSpan(&give, 1)));
   thought = relief->seal_as;
   return chain.cache->PlanSeal(thought, 0).status();
-}
-
-bool BoundaryWork::EndsWindow(Chain& chain) const {
-  const uint32_t sealed = chain.cache->state().sealed_tokens();
-  if (sealed < chain.window_start + chain.request.policy.window_tokens) return false;
-  chain.window_start = sealed;
-  chain.starts_window = !chain.policy->one_segment();
-  chain.stats.timeline += Letter(chain.label)[0];
-  return true;
 }
 
 void BoundaryWork::Report(absl::Span<Chain* const> chains) {

@@ -51,7 +51,6 @@ class BoundaryWork {
   absl::Status Seal(absl::Span<Chain* const> chains);
   // Gives the chain room for its open group, by relief if need be; sets `thought` to the class.
   absl::Status MakeRoom(Chain& chain, Thought& thought);
-  bool EndsWindow(Chain& chain) const;
   void Report(absl::Span<Chain* const> chains);
   absl::Status PlanNow(absl::Span<Chain* const> chains);
   // What the chain's own policy says now; often nothing.

@@ -13,6 +13,7 @@
 #include "absl/container/inlined_vector.h"
 #include "common/base/clock.h"
 #include "common/policy/policy.h"
+#include "common/policy/windows.h"
 #include "services/decode/control_plane.h"
 #include "services/decode/engine/request.h"
 #include "services/decode/pool/sequence_cache.h"
@@ -34,11 +35,9 @@ struct Chain {
   std::optional<FinishReason> finish;
   absl::Status error;
 
-  // Policy. A window is the run of tokens between two refreshes; the first one starts where the
-  // prompt ends.
+  // Policy.
   Thought label = Thought::kReasoning;
-  uint32_t window_start = 0;
-  bool starts_window = true;    // the next generated token sealed is the first of a window
+  Windows windows;
   std::vector<float> sparsity;  // measured in the step that ends a window
   // An anneal that is carried out a token a step (IsGradual), inside attention.
   std::optional<Anneal> gradual;
@@ -75,7 +74,7 @@ inline uint32_t Chain::step_tokens() const {
 
 inline bool Chain::refreshes_next() const {
   if (prefilling() || cache->open_count() + 1 < kGroupTokens) return false;
-  return cache->token_count() + 1 >= window_start + request.policy.window_tokens;
+  return windows.EndsAt(cache->token_count() + 1);
 }
 
 inline SequenceView Chain::step_view() const {

@@ -189,7 +189,9 @@ void Engine::Admit() {
                              .selection = chain.policy->selection(),
                              .query_bytes = options_.query_bytes});
     free_open_groups_.pop_back();
-    chain.window_start = chain.prompt_tokens();
+    chain.windows = Windows({.prompt_tokens = chain.prompt_tokens(),
+                             .window_tokens = chain.request.policy.window_tokens,
+                             .one_segment = chain.policy->one_segment()});
     chain.stats.prompt_tokens = chain.prompt_tokens();
     chain.sparsity.resize(chain.request.policy.sparsity_layers.size());
     if (control_ != nullptr) {
