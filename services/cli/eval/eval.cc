@@ -43,6 +43,7 @@ FleetOptions FleetFor(const EvalSettings& settings, const std::string& model,
       .threads = settings.threads,
       .pool_bytes = settings.pool_bytes,
       .calibration = settings.calibration,
+      .rotate_keys = settings.rotate_keys,
       .more = {"--device", settings.device, "--batch-max", absl::StrCat(settings.batch),
                "--rows-max", absl::StrCat(settings.batch + 256), "--policies",
                absl::StrJoin(policies, ",")}};
@@ -100,7 +101,7 @@ class Eval {
       KV_ASSIGN_OR_RETURN(
           const std::unique_ptr<Fleet> fleet,
           Fleet::Start(loop_, clock_.get(), FleetFor(settings_, inputs_.folder, group.policies)));
-      KV_RETURN_IF_ERROR(CheckModel(fleet->worker()->first_status().model));
+      KV_RETURN_IF_ERROR(CheckWorker(fleet->worker()->first_status()));
       EvalPlan plan{.points = points_,
                     .problems = inputs_.problems,
                     .jobs = std::move(jobs),
@@ -141,16 +142,23 @@ class Eval {
     return jobs;
   }
 
-  absl::Status CheckModel(const ModelInfo& model) const {
+  absl::Status CheckWorker(const WorkerStatus& worker) const {
     const CacheShape& shape = inputs_.costs.shape;
-    if (static_cast<int>(model.layers) == shape.layers &&
-        static_cast<int>(model.kv_heads) == shape.kv_heads &&
-        static_cast<int>(model.head_dim) == shape.head_dim) {
-      return absl::OkStatus();
+    const ModelInfo& model = worker.model;
+    if (static_cast<int>(model.layers) != shape.layers ||
+        static_cast<int>(model.kv_heads) != shape.kv_heads ||
+        static_cast<int>(model.head_dim) != shape.head_dim) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("worker ", settings_.worker, " serves another model (", model.path,
+                       ") than the one its tokens are read with. Give --model its folder"));
     }
-    return absl::FailedPreconditionError(
-        absl::StrCat("worker ", settings_.worker, " serves another model (", model.path,
-                     ") than the one its tokens are read with. Give --model its folder"));
+    if (worker.keys_rotated != inputs_.header.keys_rotated) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("worker ", settings_.worker, " stores keys ",
+                       worker.keys_rotated ? "rotated" : "as they are", ". Say so: --rotate-keys ",
+                       worker.keys_rotated ? "on" : "off"));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status Take(ChainRecord record) { return results_.Add(std::move(record)); }

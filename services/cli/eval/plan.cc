@@ -165,6 +165,7 @@ absl::StatusOr<EvalHeader> HeaderOf(const EvalSettings& settings, const EvalInpu
   header.lockstep = settings.lockstep;
   KV_ASSIGN_OR_RETURN(header.model_fingerprint, FingerprintModel(inputs.folder));
   KV_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(inputs.folder));
+  KV_ASSIGN_OR_RETURN(header.keys_rotated, RotatesKeys(settings.rotate_keys, config));
   header.model = Escaped(settings.model.empty() ? "lab/reasoner/model" : settings.model);
   header.family = std::string(Name(config.family));
   header.problem_source = SourceOf(settings, header.problems);

@@ -75,6 +75,7 @@ void VisitCompared(Header& header, Visitor&& visit) {
   visit("answer", header.answer);
   visit("store", header.store);
   visit("lockstep", header.lockstep);
+  visit("keys_rotated", header.keys_rotated);
 }
 
 template <typename Header, typename Visitor>
@@ -157,7 +158,9 @@ Json ToJson(const ChainRecord& record) {
   return json;
 }
 
-absl::StatusOr<EvalHeader> ParseEvalHeader(const nlohmann::json& json) {
+absl::StatusOr<EvalHeader> ParseEvalHeader(const nlohmann::json& written) {
+  nlohmann::json json = written;
+  json.emplace("keys_rotated", false);  // of files from before workers could
   Reader reader(json);
   uint32_t version = 0;
   reader("eval_format", version);

@@ -27,6 +27,7 @@ struct EvalHeader {
   std::string answer;           // where the answer stands; empty for Countdown
   bool store = false;
   bool lockstep = false;
+  bool keys_rotated = false;
   // Told.
   std::string model;
   std::string family;

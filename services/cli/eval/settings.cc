@@ -75,6 +75,10 @@ void AddPlace(SettingsTable* table, EvalSettings* settings) {
               {"File made by `palimpsest calibrate`, for anticipate; by default "
                "queries.safetensors of the model, where there is one.",
                "queries.safetensors"});
+  table->Choice(
+      "rotate_keys", &settings->rotate_keys, KeyRotationChoices(),
+      "Whether keys are stored after a Hadamard transform of each head; auto: as a worker does "
+      "by itself.");
   table->Duration(
       "timeout", &settings->timeout, {std::chrono::seconds(1), std::chrono::hours(24 * 30)},
       {"Stops after this time, reports what there is, and ends with exit code 4.", "8m"});

@@ -12,6 +12,7 @@
 #include "services/cli/eval/chat.h"
 #include "services/cli/eval/problems.h"
 #include "services/cli/grid/points.h"
+#include "services/decode/model/key_rotation.h"
 
 namespace palimpsest::cli {
 
@@ -47,6 +48,7 @@ struct EvalSettings {
   bool lockstep = false;
   std::string calibration;
   std::string codebook;
+  KeyRotation rotate_keys = KeyRotation::kAuto;
   std::chrono::nanoseconds timeout = std::chrono::hours(24);
   std::string out;
   bool run = true;

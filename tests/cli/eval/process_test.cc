@@ -177,6 +177,9 @@ TEST(EvalProcess, ARunningWorkerIsUsedIfItHasTheModel) {
   const Outcome other = Palimpsest(Eval({"--worker", endpoint, "--model", model}));
   EXPECT_EQ(other.code, 3);
   EXPECT_THAT(other.err, HasSubstr("serves another model"));
+  const Outcome plain = Palimpsest(Eval({"--worker", endpoint, "--rotate-keys", "off"}));
+  EXPECT_EQ(plain.code, 3);
+  EXPECT_THAT(plain.err, HasSubstr("stores keys rotated. Say so: --rotate-keys on"));
 }
 
 class RealEval : public testing::Test {

@@ -102,9 +102,20 @@ TEST_F(ResultsTest, RecordsOfSomethingElseAreRefusedByName) {
   header.sampling.temperature = 0.6f;
   EXPECT_THAT(refusal(header), HasSubstr("temperature: the file has 0.0, asked for 0.6"));
   header = example_.header;
+  header.keys_rotated = true;
+  EXPECT_THAT(refusal(header), HasSubstr("keys_rotated: the file has false, asked for true"));
+  header = example_.header;
   header.machine = "another";  // is told, not compared
   EvalResults results;
   EXPECT_TRUE(results.Open(path_, header).ok());
+}
+
+TEST(EvalHeaderTest, AFileThatDoesNotSayHasKeysAsTheyAre) {
+  auto json = nlohmann::json::parse(ToJson(EvalHeader{}).dump());
+  json.erase("keys_rotated");
+  const auto header = ParseEvalHeader(json);
+  ASSERT_TRUE(header.ok()) << header.status();
+  EXPECT_FALSE(header->keys_rotated);
 }
 
 TEST_F(ResultsTest, OneEvaluationAtATimeWritesAFile) {
