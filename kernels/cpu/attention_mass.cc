@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/attention_mass.h"
 
+#include <bit>
 #include <cmath>
 
 #include "kernels/cpu/attend.h"
 #include "kernels/cpu/tile.h"
 
 namespace palimpsest {
+namespace {
 
+// masses[t] = the sum over the group's heads of the probability of keys[t], [tokens][head_dim].
 void TileMasses(const AttendedLane& at, const float* keys, int tokens, float* masses) {
   const int dim = at.memory.shape().head_dim;
   float logits[kSlotsPerPage];
@@ -20,7 +23,10 @@ void TileMasses(const AttendedLane& at, const float* keys, int tokens, float* ma
   }
 }
 
-void AddAttentionReceived(const AttendedLane& at) {
+}  // namespace
+
+void ForEachMass(const AttendedLane& at,
+                 absl::FunctionRef<void(const LaneRef&, int, float)> visit) {
   const int dim = at.memory.shape().head_dim;
   FloatTile keys;
   float masses[kSlotsPerPage];
@@ -31,13 +37,20 @@ void AddAttentionReceived(const AttendedLane& at) {
                 TileMasses(at, keys.values, tokens, masses);
                 const float* mass = masses;
                 for (uint32_t rest = live; rest != 0; rest &= rest - 1) {
-                  lane.scores[std::countr_zero(rest)] += *mass++;
+                  visit(lane, std::countr_zero(rest), *mass++);
                 }
               });
+}
+
+void AddAttentionReceived(const AttendedLane& at) {
+  ForEachMass(at, [](const LaneRef& lane, int slot, float mass) { lane.scores[slot] += mass; });
+  FloatTile keys;
+  float masses[kSlotsPerPage];
   const int open = static_cast<int>(at.view.open_count) + 1;
   const uint16_t* const open_keys = at.memory.open_keys(at.view.open_group, at.layer, at.kv_head);
   DequantiseSlots(Format::kBf16, reinterpret_cast<const uint8_t*>(open_keys), nullptr,
-                  static_cast<uint16_t>((uint32_t{1} << open) - 1), dim, keys.values);
+                  static_cast<uint16_t>((uint32_t{1} << open) - 1), at.memory.shape().head_dim,
+                  keys.values);
   TileMasses(at, keys.values, open, masses);
   float* const scores = at.memory.open_scores(at.view.open_group, at.layer, at.kv_head);
   for (int t = 0; t < open; ++t) scores[t] += masses[t];

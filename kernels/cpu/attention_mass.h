@@ -3,9 +3,7 @@
 // itself forgets as it goes. A second pass over K, for sequences whose slots carry scores.
 #pragma once
 
-#include <bit>
-#include <vector>
-
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/pool_memory.h"
@@ -29,8 +27,10 @@ struct AttendedLane {
   absl::Span<const SoftmaxTotals> heads;  // of the group
 };
 
-// masses[t] = the sum over the group's heads of the probability of keys[t], [tokens][head_dim].
-void TileMasses(const AttendedLane& at, const float* keys, int tokens, float* masses);
+// Calls visit(lane, slot, mass) for every live slot in pages; `mass` is the probability of its key,
+// summed over the group's heads.
+void ForEachMass(const AttendedLane& at,
+                 absl::FunctionRef<void(const LaneRef&, int slot, float mass)> visit);
 
 // H2O: adds to the scores of the live tokens in pages and of the open ones, the new one among them.
 void AddAttentionReceived(const AttendedLane& at);

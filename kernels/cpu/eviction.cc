@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/attend.h"
-#include "kernels/cpu/tile.h"
 
 namespace palimpsest {
 namespace {
@@ -41,25 +40,14 @@ std::vector<Candidate> Candidates(const PoolMemory& memory, const SequenceView& 
 }
 
 std::vector<Candidate> ScoredCandidates(const AttendedLane& at) {
-  const int dim = at.memory.shape().head_dim;
   std::vector<Candidate> found;
-  FloatTile keys;
-  float masses[kSlotsPerPage];
-  ForEachLane(at.memory, at.view, at.layer, at.kv_head, 0, SIZE_MAX,
-              [&](const LaneRef& lane, uint16_t live) {
-                const int tokens = DequantiseSlots(lane.layout->format.k, lane.k_data(),
-                                                   lane.k_scales(), live, dim, keys.values);
-                TileMasses(at, keys.values, tokens, masses);
-                const float* mass = masses;
-                for (uint32_t rest = live; rest != 0; rest &= rest - 1, ++mass) {
-                  const int slot = std::countr_zero(rest);
-                  if (lane.positions[slot] < at.view.evict_from) continue;
-                  found.push_back({.position = lane.positions[slot],
-                                   .slot = slot,
-                                   .live = lane.live,
-                                   .score = *mass * lane.scores[slot]});
-                }
-              });
+  ForEachMass(at, [&](const LaneRef& lane, int slot, float mass) {
+    if (lane.positions[slot] < at.view.evict_from) return;
+    found.push_back({.position = lane.positions[slot],
+                     .slot = slot,
+                     .live = lane.live,
+                     .score = mass * lane.scores[slot]});
+  });
   SortByPosition(found);
   return found;
 }
