@@ -196,6 +196,50 @@ __device__ __forceinline__ Similar FindInTile(const float (&products)[8][4], int
   return found;
 }
 
+// What a thread's two rows have found so far.
+struct NewestOfRows {
+  Similar newest[2];
+  bool found[2] = {};
+
+  // Products of the rows with a tile of columns, `first` being the tile's first.
+  template <int kDim>
+  __device__ void LookAt(float (&products)[8][4], uint32_t first, const float* inverse_norms,
+                         const SimilarRows<kDim>& rows) {
+    const uint32_t t = threadIdx.x % 4;
+    if (rows.first / kTileRows * kTileRows == first) {  // a token is not its own double
+#pragma unroll
+      for (uint32_t j = 0; j < 8; ++j) {
+#pragma unroll
+        for (uint32_t k = 0; k < 4; ++k) {
+          const uint32_t column = first + 8 * j + 2 * t + k % 2;
+          if (column == rows.row(static_cast<int>(k / 2))) products[j][k] = 0.0f;
+        }
+      }
+    }
+    float largest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+    for (uint32_t j = 0; j < 8; ++j) {
+      const float2 by = *reinterpret_cast<const float2*>(inverse_norms + 8 * j + 2 * t);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        largest[h] = fmaxf(largest[h], products[j][2 * h] * by.x);
+        largest[h] = fmaxf(largest[h], products[j][2 * h + 1] * by.y);
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      // A little less than the test, which is FindInTile's.
+      const bool maybe = !found[h] && largest[h] * rows.inverse_norm[h] > 0.9999f * kSimilar;
+      if (!__any_sync(~0u, maybe)) continue;
+      const Similar here = FindInTile(products, h, inverse_norms, rows.inverse_norm[h]);
+      if (!found[h] && here.column != kNone) {
+        newest[h] = {first + here.column, here.cosine};
+        found[h] = true;
+      }
+    }
+  }
+};
+
 // Streams the lane's keys past its rows, newest first.
 template <int kDim>
 __device__ void FindNewest(const JointLaunch& launch, const ScoredLane& lane, uint32_t warps,
@@ -211,55 +255,21 @@ __device__ void FindNewest(const JointLaunch& launch, const ScoredLane& lane, ui
     return Source{.tiles = {book + tile * BookBytes(kTileRows, kDim)},
                   .numbers = {launch.inverse_norms + base + tile * kTileRows}};
   };
-  Similar newest[2];
-  // Rows behind the tokens need nothing.
-  bool found[2] = {rows.row(0) >= count, rows.row(1) >= count};
+  NewestOfRows so_far;
+  for (int h = 0; h < 2; ++h) so_far.found[h] = rows.row(h) >= count;  // those need nothing
   bool all_found = false;
   KeyStream<kDim> columns(&memory->stages, warps);
   columns.Begin(tiles, source);
   for (uint32_t i = 0; i < tiles; ++i) {
     const auto& tile = columns.Next(source);
     if (!all_found) {
-      const uint32_t first = (tiles - 1 - i) * kTileRows;
-      const float* inverse_norms = tile.numbers[0];
       float products[8][4];
       BeginProducts();
       StartProducts<kDim>(rows.keys, tile.rows[0], products);
       EndProducts();
       UseProducts(products);
-      if (rows.first / kTileRows * kTileRows == first) {  // a token is not its own double
-#pragma unroll
-        for (uint32_t j = 0; j < 8; ++j) {
-#pragma unroll
-          for (uint32_t k = 0; k < 4; ++k) {
-            const uint32_t column = first + 8 * j + threadIdx.x % 4 * 2 + k % 2;
-            if (column == rows.row(static_cast<int>(k / 2))) products[j][k] = 0.0f;
-          }
-        }
-      }
-      float largest[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-      for (uint32_t j = 0; j < 8; ++j) {
-        const float2 by =
-            *reinterpret_cast<const float2*>(inverse_norms + 8 * j + threadIdx.x % 4 * 2);
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          largest[h] = fmaxf(largest[h], products[j][2 * h] * by.x);
-          largest[h] = fmaxf(largest[h], products[j][2 * h + 1] * by.y);
-        }
-      }
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        // A little less than the test, which is FindInTile's.
-        const bool maybe = !found[h] && largest[h] * rows.inverse_norm[h] > 0.9999f * kSimilar;
-        if (!__any_sync(~0u, maybe)) continue;
-        const Similar here = FindInTile(products, h, inverse_norms, rows.inverse_norm[h]);
-        if (!found[h] && here.column != kNone) {
-          newest[h] = {first + here.column, here.cosine};
-          found[h] = true;
-        }
-      }
-      all_found = AllOfGroup(found[0] && found[1]);
+      so_far.LookAt(products, (tiles - 1 - i) * kTileRows, tile.numbers[0], rows);
+      all_found = AllOfGroup(so_far.found[0] && so_far.found[1]);
       if (all_found && threadIdx.x % 128 == 0) atomicSub(&memory->groups_left, 1);
     }
     columns.Release();
@@ -267,8 +277,8 @@ __device__ void FindNewest(const JointLaunch& launch, const ScoredLane& lane, ui
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     if (threadIdx.x % 4 != 0) continue;
-    launch.newest[base + rows.row(h)] = newest[h].column;
-    launch.links[base + rows.row(h)] = newest[h].cosine;
+    launch.newest[base + rows.row(h)] = so_far.newest[h].column;
+    launch.links[base + rows.row(h)] = so_far.newest[h].cosine;
   }
 }
 

@@ -66,10 +66,7 @@ class TileStream {
   __device__ const Tile& Next(const At& at) {
     if (warp_ == next_ % warps_) {
       const uint32_t ahead = next_ + kTilesAhead;
-      if (ahead < end_) {
-        if (ahead >= begun_ + kTileStages) WaitReleased(ahead - kTileStages);
-        Fetch(ahead, at(ahead - begun_));
-      }
+      if (ahead < end_) Fetch(ahead, at(ahead - begun_));
     }
     const uint32_t stage = next_ % kTileStages;
     WaitBarrier(&stages_->full[stage], next_ / kTileStages & 1);
@@ -85,13 +82,10 @@ class TileStream {
   }
 
  private:
-  // Waits until all warps have released a tile. REQUIRES: no later one of its stage was fetched.
-  __device__ void WaitReleased(uint32_t tile) {
-    WaitBarrier(&stages_->empty[tile % kTileStages], tile / kTileStages & 1);
-  }
-
+  // Waits until all warps have released what the tile's stage held before.
   __device__ void Fetch(uint32_t tile, const Source& from) {
     const uint32_t stage = tile % kTileStages;
+    if (tile >= kTileStages) WaitBarrier(&stages_->empty[stage], (tile / kTileStages - 1) & 1);
     Tile& to = stages_->tiles[stage];
     uint64_t* const full = &stages_->full[stage];
     if (from.tiles[0] == nullptr) {
