@@ -40,6 +40,8 @@ struct Options {
   std::vector<uint32_t> batches = {1, 16, 64};
   std::vector<uint32_t> budgets = {512, 1024, 2048};
   std::vector<uint32_t> queries = {64, 128, 256, 1024};
+  std::vector<uint32_t> windows = {64, 128};
+  double step_us = 0;
   double seconds = 0.1;
 };
 
@@ -56,12 +58,14 @@ absl::StatusOr<Model> ModelOf(const std::string& name) {
 // A way to choose, as its policy uses it.
 struct Method {
   Selection selection;
-  uint32_t window;  // tokens between two anneals
+  std::vector<uint32_t> windows;  // tokens between two anneals
 };
-absl::StatusOr<Method> MethodOf(const std::string& name) {
-  if (name == "anticipate") return Method{{.selector = Selector::kAnticipated, .recent = 16}, 64};
-  if (name == "rkv") return Method{{.selector = Selector::kJointScore, .recent = 8}, 128};
-  if (name == "random") return Method{{.selector = Selector::kRandom, .recent = 0}, 16};
+absl::StatusOr<Method> MethodOf(const std::string& name, const Options& options) {
+  if (name == "anticipate") {
+    return Method{{.selector = Selector::kAnticipated, .recent = 16}, options.windows};
+  }
+  if (name == "rkv") return Method{{.selector = Selector::kJointScore, .recent = 8}, {128}};
+  if (name == "random") return Method{{.selector = Selector::kRandom, .recent = 0}, {16}};
   return absl::InvalidArgumentError(absl::StrCat("no method ", name));
 }
 
@@ -241,7 +245,7 @@ class Bench {
       Json line = {{"bench", "select"}, {"shape", shape}, {"format", format}, {"method", method}};
       if (queries > 0) line["queries"] = queries;
       KV_ASSIGN_OR_RETURN(const Model model, ModelOf(shape));
-      KV_ASSIGN_OR_RETURN(const Method of, MethodOf(method));
+      KV_ASSIGN_OR_RETURN(const Method of, MethodOf(method, options_));
       const PageFormat page =
           format == "bf16" ? PageFormat{} : PageFormat{Format::kNvfp4, Format::kNvfp4};
       KV_ASSIGN_OR_RETURN(const double agree,
@@ -257,8 +261,8 @@ class Bench {
               .query_heads = model.query_heads,
               .format = page,
               .batch = batch,
-              .live_max =
-                  *std::max_element(options_.budgets.begin(), options_.budgets.end()) + of.window,
+              .live_max = *std::max_element(options_.budgets.begin(), options_.budgets.end()) +
+                          *std::max_element(of.windows.begin(), of.windows.end()),
               .codebook_queries = queries,
               .alike = alike};
           KV_RETURN_IF_ERROR(Measure(spec, of, line));
@@ -268,31 +272,41 @@ class Bench {
     return absl::OkStatus();
   }
 
-  absl::Status Measure(const SelectCase& spec, const Method& method, Json line) {
+  absl::Status Measure(const SelectCase& spec, const Method& method, const Json& line) {
     KV_ASSIGN_OR_RETURN(const auto bed, SelectBed::Make(spec));
     for (const uint32_t budget : options_.budgets) {
-      const uint32_t live = budget + method.window;
-      KV_ASSIGN_OR_RETURN(const double seconds,
-                          MedianSeconds(
-                              bed->stream(), options_.seconds, [&] { return bed->Revive(); },
-                              [&] { return bed->Anneal(live, budget, method.selection); }));
-      line["batch"] = spec.batch;
-      line["budget"] = budget;
-      line["window"] = method.window;
-      line["us"] = Rounded(seconds * 1e6, 4);
-      line["us_per_step"] = Rounded(seconds * 1e6 / method.window, 4);
-      const double group = spec.query_heads / spec.shape.kv_heads;
-      const double operations =
-          Operations(line["method"], live, spec.codebook_queries * group, spec.shape.head_dim) *
-          spec.shape.lanes() * spec.batch;
-      if (operations > 0 && !spec.alike) {
-        const double tflops = operations / seconds / 1e12;
-        line["tflops"] = Rounded(tflops, 4);
-        line["share_of_tensor"] = Rounded(tflops / tensor_tflops_, 3);
+      for (const uint32_t window : method.windows) {
+        KV_RETURN_IF_ERROR(MeasureWindow(spec, method.selection, budget, window, bed.get(), line));
       }
-      std::printf("%s\n", line.dump().c_str());
-      std::fflush(stdout);
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status MeasureWindow(const SelectCase& spec, const Selection& selection, uint32_t budget,
+                             uint32_t window, SelectBed* bed, Json line) {
+    const uint32_t live = budget + window;
+    KV_ASSIGN_OR_RETURN(const double seconds,
+                        MedianSeconds(
+                            bed->stream(), options_.seconds, [&] { return bed->Revive(); },
+                            [&] { return bed->Anneal(live, budget, selection); }));
+    const double step_us = seconds * 1e6 / window;
+    line["batch"] = spec.batch;
+    line["budget"] = budget;
+    line["window"] = window;
+    line["us"] = Rounded(seconds * 1e6, 4);
+    line["us_per_step"] = Rounded(step_us, 4);
+    if (options_.step_us > 0) line["share_of_step"] = Rounded(step_us / options_.step_us, 3);
+    const double group = spec.query_heads / spec.shape.kv_heads;
+    const double operations =
+        Operations(line["method"], live, spec.codebook_queries * group, spec.shape.head_dim) *
+        spec.shape.lanes() * spec.batch;
+    if (operations > 0 && !spec.alike) {
+      const double tflops = operations / seconds / 1e12;
+      line["tflops"] = Rounded(tflops, 4);
+      line["share_of_tensor"] = Rounded(tflops / tensor_tflops_, 3);
+    }
+    std::printf("%s\n", line.dump().c_str());
+    std::fflush(stdout);
     return absl::OkStatus();
   }
 
@@ -323,6 +337,11 @@ int main(int argc, char** argv) {
   app.add_option("--batch", options.batches, "sequences at once")->check(CLI::Range(1, 512));
   app.add_option("--budget", options.budgets, "tokens kept, multiples of 16");
   app.add_option("--queries", options.queries, "of a head, in the codebook of anticipate");
+  app.add_option("--window", options.windows,
+                 "tokens between two selections of anticipate, multiples of 16");
+  app.add_option("--step-us", options.step_us,
+                 "a decode step without selection at that batch (step_bench): what a selection's "
+                 "share is of");
   app.add_option("--seconds", options.seconds, "time to spend on a case");
   CLI11_PARSE(app, argc, argv);
   const absl::Status status = palimpsest::bench::Main(options);

@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads, 1) MultiplyKernel(float* never) {
   float sums[kDim / 8][4] = {};
   for (uint32_t round = 0; round < kRounds; ++round) {
     cuda::BeginProducts();
-    cuda::StartSums<kDim>(weights, tile, true, sums);
+    cuda::StartSums<kDim>(weights, tile, sums);
     cuda::EndProducts();
     cuda::UseProducts(sums);
   }

@@ -15,75 +15,68 @@
 #include <cmath>
 #include <numbers>
 
-#include "kernels/cuda/anneal_select_launch.h"
 #include "kernels/cuda/anticipated_outputs.cuh"
 #include "kernels/cuda/anticipated_removal.cuh"
 #include "kernels/cuda/anticipated_tokens.cuh"
+#include "kernels/cuda/scored_launch.cuh"
 
 namespace palimpsest::cuda::anneal {
 namespace {
 
-// The scratch of a launch over so many lanes.
-ScratchPlan PlaceScratch(const AnnealParams& params, uint32_t slots, ScratchPlan plan,
-                         AnticipatedLaunch* launch) {
-  const auto dim = static_cast<uint32_t>(params.pool.head_dim);
-  const uint64_t room = params.codebook.queries_room;
-  launch->rows = (slots + kTileRows - 1) / kTileRows * kTileRows;
-  plan.Take(1, &launch->counts);
-  plan.Take(launch->rows, &launch->slots);
-  plan.Take(BookBytes(launch->rows, dim), &launch->keys);
-  plan.Take(BookBytes(launch->rows, dim), &launch->values);
-  plan.Take(launch->rows, &launch->value_squares);
-  plan.Take(BookBytes(room, dim), &launch->outputs);
-  plan.Take(room, &launch->log_sums);
-  plan.Take(room, &launch->output_squares);
-  plan.Take(launch->rows, &launch->scores);
-  return plan;
-}
+struct Anticipated {
+  using Launch = AnticipatedLaunch;
 
-template <int kDim>
-cudaError_t Score(const AnticipatedLaunch& launch, cudaStream_t stream) {
-  const uint32_t lanes = launch.lanes.lane_count;
-  cudaError_t error = LaunchEarly(FindLiveKernel, lanes, kFindLiveThreads, 0, launch, stream);
-  if (error != cudaSuccess) return error;
-  error = LaunchEarly(GatherTokensKernel<kDim>, dim3(launch.rows / kTileRows, lanes),
-                      kGatherThreads, 0, launch, stream);
-  if (error != cudaSuccess) return error;
-  const uint32_t query_blocks = (launch.codebook.queries_room + kOutputRows - 1) / kOutputRows;
-  error = LaunchLarge(OutputsKernel<kDim>, dim3(query_blocks, lanes), kOutputThreads,
-                      sizeof(OutputMemory<kDim>), launch, stream);
-  if (error != cudaSuccess) return error;
-  const uint32_t token_blocks = (launch.rows + kRemovalRows - 1) / kRemovalRows;
-  return LaunchLarge(RemovalKernel<kDim>, dim3(token_blocks, lanes), kRemovalThreads,
-                     sizeof(typename QueryStream<kDim>::Stages), launch, stream);
-}
+  static Launch Make(const AnnealParams& params, const ScoredLanes& lanes) {
+    return {.lanes = lanes,
+            .codebook = params.codebook,
+            .rotate_keys = params.rotate_keys,
+            .scale = params.codebook.attention_factor * std::numbers::log2e_v<float> /
+                     std::sqrt(static_cast<float>(params.pool.head_dim))};
+  }
+
+  static ScratchPlan Place(const AnnealParams& params, ScratchPlan plan, Launch* launch) {
+    const auto dim = static_cast<uint32_t>(params.pool.head_dim);
+    const uint64_t room = params.codebook.queries_room;
+    plan.Take(1, &launch->counts);
+    plan.Take(launch->rows, &launch->slots);
+    plan.Take(BookBytes(launch->rows, dim), &launch->keys);
+    plan.Take(BookBytes(launch->rows, dim), &launch->values);
+    plan.Take(launch->rows, &launch->value_squares);
+    plan.Take(BookBytes(room, dim), &launch->outputs);
+    plan.Take(room, &launch->minus_log_sums);
+    plan.Take(room, &launch->minus_half_squares);
+    plan.Take(launch->rows, &launch->scores);
+    return plan;
+  }
+
+  template <int kDim>
+  static cudaError_t Score(const Launch& launch, cudaStream_t stream) {
+    const uint32_t lanes = launch.lanes.lane_count;
+    cudaError_t error = LaunchEarly(FindLiveKernel, lanes, kFindLiveThreads, 0, launch, stream);
+    if (error != cudaSuccess) return error;
+    const uint32_t groups = (launch.rows + kGatherRows - 1) / kGatherRows;
+    error = LaunchEarly(GatherTokensKernel<kDim>, dim3(groups, lanes), kGatherThreads, 0, launch,
+                        stream);
+    if (error != cudaSuccess) return error;
+    const uint32_t query_blocks = (launch.codebook.queries_room + kOutputRows - 1) / kOutputRows;
+    error = LaunchLarge(OutputsKernel<kDim>, dim3(query_blocks, lanes), kOutputThreads,
+                        sizeof(OutputMemory<kDim>), launch, stream);
+    if (error != cudaSuccess) return error;
+    const uint32_t token_blocks = (launch.rows + kRemovalRows - 1) / kRemovalRows;
+    return LaunchLarge(RemovalKernel<kDim>, dim3(token_blocks, lanes), kRemovalThreads,
+                       sizeof(typename QueryStream<kDim>::Stages), launch, stream);
+  }
+};
 
 }  // namespace
 
 uint64_t AnticipatedScratchBytes(const AnnealParams& params, uint32_t slots) {
-  AnticipatedLaunch launch{.lanes = ScoredLanes(params, nullptr, 0)};
-  return PlaceScratch(params, slots, ScratchPlan(nullptr, 0), &launch).bytes_of_lane();
+  return ScratchBytesOfLane<Anticipated>(params, slots);
 }
 
 cudaError_t LaunchAnticipated(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
                               float* scores, cudaStream_t stream) {
-  const uint32_t slots = SlotsMax(tasks, count);
-  if (slots == 0) return cudaSuccess;  // empty classes
-  const uint64_t bytes = AnticipatedScratchBytes(params, slots);
-  return ForLanes(params, tasks, count, bytes, [&](const ScoredLanes& lanes, ScratchPlan plan) {
-    AnticipatedLaunch launch{.lanes = lanes,
-                             .codebook = params.codebook,
-                             .rotate_keys = params.rotate_keys,
-                             .scale = params.codebook.attention_factor *
-                                      std::numbers::log2e_v<float> /
-                                      std::sqrt(static_cast<float>(params.pool.head_dim))};
-    PlaceScratch(params, slots, plan, &launch);
-    const cudaError_t error =
-        params.pool.head_dim == 64 ? Score<64>(launch, stream) : Score<128>(launch, stream);
-    if (error != cudaSuccess) return error;
-    return UseScores({.lanes = lanes, .scores = launch.scores, .slots_max = launch.rows}, scores,
-                     stream);
-  });
+  return LaunchScored<Anticipated>(params, tasks, count, scores, stream);
 }
 
 }  // namespace palimpsest::cuda::anneal

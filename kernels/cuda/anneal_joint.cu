@@ -15,10 +15,10 @@
 #include <cmath>
 #include <numbers>
 
-#include "kernels/cuda/anneal_select_launch.h"
 #include "kernels/cuda/cta_reduce.cuh"
 #include "kernels/cuda/joint_keys.cuh"
 #include "kernels/cuda/joint_similar.cuh"
+#include "kernels/cuda/scored_launch.cuh"
 
 namespace palimpsest::cuda::anneal {
 namespace {
@@ -129,65 +129,59 @@ __global__ void __launch_bounds__(kScoreThreads)
   });
 }
 
-ScratchPlan PlaceScratch(const AnnealParams& params, uint32_t slots, ScratchPlan plan,
-                         JointLaunch* launch) {
-  const uint32_t rows = (slots + kTileRows - 1) / kTileRows * kTileRows;
-  const auto dim = static_cast<uint64_t>(params.pool.head_dim);
-  launch->rows = rows;
-  plan.Take(1, &launch->counts);
-  plan.Take(rows, &launch->slots);
-  plan.Take(BookBytes(rows, params.pool.head_dim), &launch->keys);
-  plan.Take(rows, &launch->inverse_norms);
-  plan.Take(rows / kTileRows * dim, &launch->sums);
-  plan.Take(rows, &launch->totals);
-  plan.Take(uint64_t{rows} * params.queries.window, &launch->logits);
-  plan.Take(rows, &launch->newest);
-  plan.Take(rows, &launch->links);
-  plan.Take(rows, &launch->importance);
-  plan.Take(rows, &launch->forgiven);
-  plan.Take(rows, &launch->scores);
-  return plan;
-}
+struct Joint {
+  using Launch = JointLaunch;
 
-template <int kDim>
-cudaError_t Score(const JointLaunch& launch, cudaStream_t stream) {
-  const uint32_t lanes = launch.lanes.lane_count;
-  cudaError_t error = LaunchEarly(OrderTokensKernel, lanes, kOrderThreads, 0, launch, stream);
-  if (error != cudaSuccess) return error;
-  error = LaunchEarly(GatherKeysKernel<kDim>, dim3(launch.rows / kTileRows, lanes),
-                      kJointGatherThreads, 0, launch, stream);
-  if (error != cudaSuccess) return error;
-  const uint32_t blocks = (launch.rows + kSimilarRows - 1) / kSimilarRows;
-  error = LaunchLarge(SimilarKernel<kDim>, dim3(blocks, lanes), kSimilarThreads,
-                      sizeof(SimilarMemory<kDim>), launch, stream);
-  if (error != cudaSuccess) return error;
-  return LaunchEarly(JointScoreKernel, lanes, kScoreThreads, 0, launch, stream);
-}
+  static Launch Make(const AnnealParams& params, const ScoredLanes& lanes) {
+    return {.lanes = lanes,
+            .queries = params.queries,
+            .scale =
+                std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(params.pool.head_dim))};
+  }
+
+  static ScratchPlan Place(const AnnealParams& params, ScratchPlan plan, Launch* launch) {
+    const uint32_t rows = launch->rows;
+    const auto dim = static_cast<uint32_t>(params.pool.head_dim);
+    plan.Take(1, &launch->counts);
+    plan.Take(rows, &launch->slots);
+    plan.Take(BookBytes(rows, dim), &launch->keys);
+    plan.Take(rows, &launch->inverse_norms);
+    plan.Take(uint64_t{rows / kTileRows} * dim, &launch->sums);
+    plan.Take(rows, &launch->totals);
+    plan.Take(uint64_t{rows} * params.queries.window, &launch->logits);
+    plan.Take(rows, &launch->newest);
+    plan.Take(rows, &launch->links);
+    plan.Take(rows, &launch->importance);
+    plan.Take(rows, &launch->forgiven);
+    plan.Take(rows, &launch->scores);
+    return plan;
+  }
+
+  template <int kDim>
+  static cudaError_t Score(const Launch& launch, cudaStream_t stream) {
+    const uint32_t lanes = launch.lanes.lane_count;
+    cudaError_t error = LaunchEarly(OrderTokensKernel, lanes, kOrderThreads, 0, launch, stream);
+    if (error != cudaSuccess) return error;
+    error = LaunchEarly(GatherKeysKernel<kDim>, dim3(launch.rows / kTileRows, lanes),
+                        kJointGatherThreads, 0, launch, stream);
+    if (error != cudaSuccess) return error;
+    const uint32_t blocks = (launch.rows + kSimilarRows - 1) / kSimilarRows;
+    error = LaunchLarge(SimilarKernel<kDim>, dim3(blocks, lanes), kSimilarThreads,
+                        sizeof(SimilarMemory<kDim>), launch, stream);
+    if (error != cudaSuccess) return error;
+    return LaunchEarly(JointScoreKernel, lanes, kScoreThreads, 0, launch, stream);
+  }
+};
 
 }  // namespace
 
 uint64_t JointScratchBytes(const AnnealParams& params, uint32_t slots) {
-  JointLaunch launch{.lanes = ScoredLanes(params, nullptr, 0)};
-  return PlaceScratch(params, slots, ScratchPlan(nullptr, 0), &launch).bytes_of_lane();
+  return ScratchBytesOfLane<Joint>(params, slots);
 }
 
 cudaError_t LaunchJoint(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
                         float* scores, cudaStream_t stream) {
-  const uint32_t slots = SlotsMax(tasks, count);
-  if (slots == 0) return cudaSuccess;  // empty classes
-  const uint64_t bytes = JointScratchBytes(params, slots);
-  return ForLanes(params, tasks, count, bytes, [&](const ScoredLanes& lanes, ScratchPlan plan) {
-    JointLaunch launch{.lanes = lanes,
-                       .queries = params.queries,
-                       .scale = std::numbers::log2e_v<float> /
-                                std::sqrt(static_cast<float>(params.pool.head_dim))};
-    PlaceScratch(params, slots, plan, &launch);
-    const cudaError_t error =
-        params.pool.head_dim == 64 ? Score<64>(launch, stream) : Score<128>(launch, stream);
-    if (error != cudaSuccess) return error;
-    return UseScores({.lanes = lanes, .scores = launch.scores, .slots_max = launch.rows}, scores,
-                     stream);
-  });
+  return LaunchScored<Joint>(params, tasks, count, scores, stream);
 }
 
 }  // namespace palimpsest::cuda::anneal

@@ -22,9 +22,9 @@ struct AnticipatedLaunch {
   uint8_t* values = nullptr;        // books of `rows`
   float* value_squares = nullptr;   // [rows] |v|^2
   uint8_t* outputs = nullptr;       // books of queries_room: what each query of the codebook gets
-  float* log_sums = nullptr;        // [queries_room] log2 of its softmax's denominator
-  float* output_squares = nullptr;  // [queries_room] |o|^2
-  float* scores = nullptr;          // [rows] by slot
+  float* minus_log_sums = nullptr;  // [queries_room] -log2 of its softmax's denominator
+  float* minus_half_squares = nullptr;  // [queries_room] -|o|^2 / 2
+  float* scores = nullptr;              // [rows] by slot
 };
 
 }  // namespace palimpsest::cuda::anneal

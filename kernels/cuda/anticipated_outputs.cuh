@@ -5,6 +5,10 @@
 // A CTA has 256 queries, 64 a warpgroup, in shared memory; tokens stream past. A sum of exp2(logit)
 // needs no maximum as long as it stays within fp32's range: logits up to 66 (in base e) above and
 // 68 below. A CTA that leaves it begins again, with a running maximum.
+//
+// Outputs are divided by the sum of the weights as rounded to bf16 for their products: where a
+// token has nearly all of a query's attention, p -> 1, a removal error is a small difference of
+// value and output, and a share of 2^-9 that one weight has too much would be 2^-9 / (1 - p) of it.
 #pragma once
 
 #include "kernels/cuda/anticipated_launch.cuh"
@@ -34,10 +38,16 @@ struct OutputMemory {
 // What a warp's 16 queries have got so far: rows g and g + 8 are this thread's.
 template <int kDim>
 struct OutputState {
-  float sums[kDim / 8][4];                // of values times weights, as products lie
-  float weights[2] = {};                  // this thread's columns only
+  float sums[kDim / 8][4] = {};           // of values times rounded weights, as products lie
+  float rounded[2] = {};                  // these weights added up, this thread's columns only
+  float weights[2] = {};                  // the same before they are rounded
   float max[2] = {-INFINITY, -INFINITY};  // what logits are relative to, if there is a maximum
 };
+
+__device__ __forceinline__ float LowOf(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float HighOf(uint32_t pair) {
+  return __uint_as_float(pair & 0xffff0000u);
+}
 
 // Logits of 64 tokens to weights, as operand A for their values.
 template <bool kCareful, int kDim>
@@ -53,6 +63,7 @@ __device__ __forceinline__ void Weigh(float (&logits)[8][4], OutputState<kDim>* 
       const float factor = Exp2(state->max[h] - max);
       state->max[h] = max;
       state->weights[h] *= factor;
+      state->rounded[h] *= factor;
 #pragma unroll
       for (int j = 0; j < kDim / 8; ++j) {
         state->sums[j][2 * h] *= factor;
@@ -71,12 +82,32 @@ __device__ __forceinline__ void Weigh(float (&logits)[8][4], OutputState<kDim>* 
     for (int h = 0; h < 2; ++h) {
       const float low = Exp2(logits[j][2 * h]), high = Exp2(logits[j][2 * h + 1]);
       state->weights[h] += low + high;
-      weights[j / 2][j % 2 * 2 + h] = PackBf16(low, high);
+      const uint32_t pair = PackBf16(low, high);
+      state->rounded[h] += LowOf(pair) + HighOf(pair);
+      weights[j / 2][j % 2 * 2 + h] = pair;
     }
   }
 }
 
-// Streams the lane's tokens past the warp's queries.
+// Weights of tokens from `first` on. `count`: the lane's, behind which there are zeros.
+template <bool kCareful, int kDim>
+__device__ __forceinline__ void WeighTile(uint32_t first, uint32_t count, float (&logits)[8][4],
+                                          OutputState<kDim>* state, uint32_t (&weights)[4][4]) {
+  if (first + kTileRows > count) {
+#pragma unroll
+    for (uint32_t j = 0; j < 8; ++j) {
+#pragma unroll
+      for (uint32_t k = 0; k < 4; ++k) {
+        const uint32_t token = first + 8 * j + threadIdx.x % 4 * 2 + k % 2;
+        if (token >= count) logits[j][k] = -INFINITY;
+      }
+    }
+  }
+  Weigh<kCareful>(logits, state, weights);
+}
+
+// Streams the lane's tokens past the warp's queries. While a warpgroup waits for its products and
+// makes weights of them, the others' are under way.
 template <bool kCareful, int kDim>
 __device__ __forceinline__ void AttendToTokens(const AnticipatedLaunch& launch, uint32_t lane_index,
                                                const uint8_t* queries, TokenStream<kDim>* tokens,
@@ -95,31 +126,23 @@ __device__ __forceinline__ void AttendToTokens(const AnticipatedLaunch& launch, 
     float logits[8][4];
     BeginProducts();
     StartProducts<kDim>(queries, tile.rows[0], logits);
-    EndProducts();  // and the sums of the tile before
+    EndProducts();
     UseProducts(logits);
-    UseProducts(state->sums);
-    if (i > 0) tokens->Release();
-    if (i == tiles - 1) {  // there are zeros behind the tokens
-#pragma unroll
-      for (uint32_t j = 0; j < 8; ++j) {
-#pragma unroll
-        for (uint32_t k = 0; k < 4; ++k) {
-          const uint32_t token = i * kTileRows + 8 * j + threadIdx.x % 4 * 2 + k % 2;
-          if (token >= count) logits[j][k] = -INFINITY;
-        }
-      }
-    }
     uint32_t weights[4][4];
-    Weigh<kCareful>(logits, state, weights);
+    WeighTile<kCareful>(i * kTileRows, count, logits, state, weights);
+    UseProducts(state->sums);
     BeginProducts();
-    StartSums<kDim>(weights, tile.rows[1], i > 0, state->sums);
+    StartSums<kDim>(weights, tile.rows[1], state->sums);
+    EndProducts();
+    UseProducts(state->sums);
+    tokens->Release();
   }
-  EndProducts();
-  UseProducts(state->sums);
-  tokens->Release();
 #pragma unroll
-  for (float& weight : state->weights) {
-    for (uint32_t d = 1; d < 4; d *= 2) weight += __shfl_xor_sync(~0u, weight, d);
+  for (int h = 0; h < 2; ++h) {
+    for (uint32_t d = 1; d < 4; d *= 2) {
+      state->weights[h] += __shfl_xor_sync(~0u, state->weights[h], d);
+      state->rounded[h] += __shfl_xor_sync(~0u, state->rounded[h], d);
+    }
   }
 }
 
@@ -133,23 +156,22 @@ __device__ void WriteOutputs(const AnticipatedLaunch& launch, uint32_t lane_inde
   auto* book = reinterpret_cast<uint32_t*>(launch.outputs + BookBytes(base + row, kDim)) + lane;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const float inverse = 1.0f / state.weights[h];
+    const float inverse = 1.0f / state.rounded[h];
     float square = 0.0f;
 #pragma unroll
     for (int j = 0; j < kDim / 8; ++j) {
       const uint32_t pair =
           PackBf16(state.sums[j][2 * h] * inverse, state.sums[j][2 * h + 1] * inverse);
       book[(h * (kDim / 8) + j) * (kMatrixBytes / 4)] = pair;
-      const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000u);
-      square = fmaf(low, low, fmaf(high, high, square));
+      square = fmaf(LowOf(pair), LowOf(pair), fmaf(HighOf(pair), HighOf(pair), square));
     }
     for (uint32_t d = 1; d < 4; d *= 2) square += __shfl_xor_sync(~0u, square, d);
     const uint32_t query = row + lane / 4 + 8 * h;
     if (lane % 4 != 0) continue;
     const float max = state.max[h] == -INFINITY ? 0.0f : state.max[h];
-    launch.log_sums[base + query] =
-        query < launch.codebook.queries ? max + log2f(state.weights[h]) : INFINITY;
-    launch.output_squares[base + query] = square;
+    launch.minus_log_sums[base + query] =
+        query < launch.codebook.queries ? -max - log2f(state.weights[h]) : -INFINITY;
+    launch.minus_half_squares[base + query] = -0.5f * square;
   }
 }
 

@@ -5,7 +5,8 @@
 //   p / (1 - p) |v - o|,     |v - o|^2 = |v|^2 - 2 v . o + |o|^2
 //
 // A CTA has 192 tokens, 64 a warpgroup, keys and values in registers; queries stream past, with
-// their outputs. The squares of what is above are compared: one exponential a pair.
+// their outputs. The squares of what is above are compared: one exponential a pair. What is added
+// to all products of a query, their sums begin with: it costs nothing.
 #pragma once
 
 #include "kernels/cuda/anticipated_launch.cuh"
@@ -17,56 +18,66 @@ namespace palimpsest::cuda::anneal {
 inline constexpr uint32_t kRemovalWarps = 12;
 inline constexpr uint32_t kRemovalThreads = kRemovalWarps * 32;
 inline constexpr uint32_t kRemovalRows = kRemovalWarps * 16;
-inline constexpr float kRestMin = 1e-3f;    // what 1 - p counts at least
-inline constexpr float kSeriesLogMax = -4;  // log2 of the largest p whose p / (1 - p) is a series
+inline constexpr float kRestMin = 1e-3f;        // what 1 - p counts at least
+inline constexpr float kSeriesMax = 1.0f / 16;  // the largest p whose p / (1 - p) is a series
 
-// Queries with log2 of their denominators, outputs with their squares.
+// Queries with minus log2 of their denominators, outputs with minus half their squares.
 template <int kDim>
 using QueryStream = TileStream<kDim, 2, 2>;
 
-// p / (1 - p), p = 2^log. The series is good to 2^-16, and cheaper than a division.
+// d[j][i] = numbers[column of it]: what products are added to.
+__device__ __forceinline__ void BeginWith(const float* numbers, float (&d)[8][4]) {
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    const float2 of = *reinterpret_cast<const float2*>(numbers + 8 * j + threadIdx.x % 4 * 2);
+    d[j][0] = d[j][2] = of.x;
+    d[j][1] = d[j][3] = of.y;
+  }
+}
+
+// p to p / (1 - p). The series is good to 2^-12, and cheaper than a division.
 template <bool kSeries>
-__device__ __forceinline__ float WeightOverRest(float log) {
-  const float p = Exp2(log);
-  if constexpr (kSeries) return fmaf(p * p, fmaf(p, p + 1.0f, 1.0f), p);
-  return __fdividef(p, fmaxf(1.0f - p, kRestMin));
+__device__ __forceinline__ void DivideByRest(float (&weights)[8][4]) {
+#pragma unroll
+  for (auto& of : weights) {
+#pragma unroll
+    for (float& p : of) {
+      p = kSeries ? fmaf(fmaf(p, p, p), p, p) : __fdividef(p, fmaxf(1.0f - p, kRestMin));
+    }
+  }
+}
+
+// log2(p) to p / (1 - p).
+__device__ __forceinline__ void ToWeights(float (&logs)[8][4]) {
+  bool large = false;
+#pragma unroll
+  for (auto& of : logs) {
+#pragma unroll
+    for (float& x : of) {
+      x = Exp2(x);
+      large |= x > kSeriesMax;
+    }
+  }
+  if (__any_sync(~0u, large)) {
+    DivideByRest<false>(logs);
+  } else {
+    DivideByRest<true>(logs);
+  }
 }
 
 // Raises largest[h], the square of the largest error so far for rows g + 8h, by 64 queries.
-template <bool kSeries>
-__device__ __forceinline__ void RaiseErrors(const float (&logits)[8][4],
+// products: v . o - |o|^2 / 2.
+__device__ __forceinline__ void RaiseErrors(const float (&weights)[8][4],
                                             const float (&products)[8][4],
-                                            const float (&value_squares)[2], const float* log_sums,
-                                            const float* output_squares, float (&largest)[2]) {
-  const uint32_t column = threadIdx.x % 4 * 2;
+                                            const float (&value_squares)[2], float (&largest)[2]) {
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
-    const float2 log_sum = *reinterpret_cast<const float2*>(log_sums + 8 * j + column);
-    const float2 square = *reinterpret_cast<const float2*>(output_squares + 8 * j + column);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float log = logits[j][i] - (i % 2 == 0 ? log_sum.x : log_sum.y);
-      const float squares = value_squares[i / 2] + (i % 2 == 0 ? square.x : square.y);
-      const float distance = fmaf(products[j][i], -2.0f, squares);
-      const float weight = WeightOverRest<kSeries>(log);
-      largest[i / 2] = fmaxf(largest[i / 2], weight * weight * distance);
+      const float distance = fmaf(products[j][i], -2.0f, value_squares[i / 2]);
+      largest[i / 2] = fmaxf(largest[i / 2], weights[j][i] * weights[j][i] * distance);
     }
   }
-}
-
-// Is any p of these too large for the series?
-__device__ __forceinline__ bool AnyLarge(const float (&logits)[8][4], const float* log_sums) {
-  const uint32_t column = threadIdx.x % 4 * 2;
-  bool large = false;
-#pragma unroll
-  for (int j = 0; j < 8; ++j) {
-    const float2 log_sum = *reinterpret_cast<const float2*>(log_sums + 8 * j + column);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      large |= logits[j][i] - (i % 2 == 0 ? log_sum.x : log_sum.y) > kSeriesLogMax;
-    }
-  }
-  return __any_sync(~0u, large);
 }
 
 // Grid: (blocks of 192 tokens, lanes).
@@ -94,7 +105,7 @@ __global__ void __launch_bounds__(kRemovalThreads, 1)
     const uint64_t at = BookBytes(i * kTileRows, kDim), query = first_query + i * kTileRows;
     return typename QueryStream<kDim>::Source{
         .tiles = {book + at, outputs + at},
-        .numbers = {launch.log_sums + query, launch.output_squares + query}};
+        .numbers = {launch.minus_log_sums + query, launch.minus_half_squares + query}};
   };
   QueryStream<kDim> queries(stages, warps);
   queries.Begin(tiles, source);
@@ -111,19 +122,22 @@ __global__ void __launch_bounds__(kRemovalThreads, 1)
 
   for (uint32_t i = 0; i < tiles; ++i) {
     const auto& tile = queries.Next(source);
-    float logits[8][4], products[8][4];
-    BeginProducts();
-    StartProducts<kDim>(keys, tile.rows[0], logits);
-    StartProducts<kDim>(values, tile.rows[1], products);
-    EndProducts();
-    UseProducts(logits);
+    float weights[8][4], products[8][4];
+    BeginWith(tile.numbers[0], weights);
+    BeginWith(tile.numbers[1], products);
+    UseProducts(weights);
     UseProducts(products);
-    if (AnyLarge(logits, tile.numbers[0])) {
-      RaiseErrors<false>(logits, products, value_squares, tile.numbers[0], tile.numbers[1],
-                         largest);
-    } else {
-      RaiseErrors<true>(logits, products, value_squares, tile.numbers[0], tile.numbers[1], largest);
-    }
+    BeginProducts();
+    StartProducts<kDim>(keys, tile.rows[0], weights, true);
+    CommitProducts();
+    StartProducts<kDim>(values, tile.rows[1], products, true);
+    CommitProducts();
+    AwaitProducts<1>();
+    UseProducts(weights);
+    ToWeights(weights);
+    AwaitProducts();
+    UseProducts(products);
+    RaiseErrors(weights, products, value_squares, largest);
     queries.Release();
   }
 #pragma unroll

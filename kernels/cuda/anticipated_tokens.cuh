@@ -17,6 +17,7 @@ namespace palimpsest::cuda::anneal {
 
 inline constexpr uint32_t kFindLiveThreads = 256;
 inline constexpr uint32_t kGatherThreads = 256;
+inline constexpr uint32_t kGatherRows = 2 * kTileRows;  // of a CTA
 
 // A CTA a lane, a thread a page.
 __global__ void __launch_bounds__(kFindLiveThreads)
@@ -51,11 +52,11 @@ __global__ void __launch_bounds__(kFindLiveThreads)
   if (threadIdx.x == 0) launch.counts[blockIdx.x] = before;
 }
 
-// Grid: (groups of 64 rows, lanes).
+// Grid: (groups of 128 rows, lanes).
 template <int kDim>
 __global__ void __launch_bounds__(kGatherThreads)
     GatherTokensKernel(const __grid_constant__ AnticipatedLaunch launch) {
-  __shared__ float2 turn[kDim / 2];
+  __shared__ float2 turns[kDim / 2];
   AllowSuccessor();
   const ScoredLane lane(launch.lanes, blockIdx.y);
   if (threadIdx.x < kDim / 2) {
@@ -64,36 +65,38 @@ __global__ void __launch_bounds__(kGatherThreads)
                         launch.codebook.inverse_frequencies[threadIdx.x];
     float sine, cosine;
     sincosf(angle, &sine, &cosine);
-    turn[threadIdx.x] = make_float2(cosine * launch.scale, sine * launch.scale);
+    turns[threadIdx.x] = make_float2(cosine * launch.scale, sine * launch.scale);
   }
   __syncthreads();
   WaitForPredecessor();
-  const uint32_t count = launch.counts[blockIdx.y], first = blockIdx.x * kTileRows;
+  const uint32_t count = launch.counts[blockIdx.y], first = blockIdx.x * kGatherRows;
   if (first >= count) return;
   constexpr uint32_t kThreads = kRowThreads<kDim>;
   const uint32_t channel = threadIdx.x % kThreads * 8;
   const uint32_t mask = ((1u << kThreads) - 1) << (threadIdx.x % 32 / kThreads * kThreads);
+  float2 turn[8];
+#pragma unroll
+  for (uint32_t i = 0; i < 8; ++i) turn[i] = turns[channel + i];
   const size_t base = size_t{blockIdx.y} * launch.rows;
   const PageFormat format = lane.format();
   uint8_t* keys = launch.keys + BookBytes(base, kDim);
   uint8_t* values = launch.values + BookBytes(base, kDim);
-  for (uint32_t row = first + threadIdx.x / kThreads; row < first + kTileRows;
-       row += kGatherThreads / kThreads) {
-    const bool is_token = row < count;
-    const uint32_t slot = launch.slots[base + (is_token ? row : 0)];
-    const PageLane page = lane.page(slot / kSlotsPerPage);
+  // Behind the tokens, zeros up to a whole tile.
+  const uint32_t end = min(first + kGatherRows, (count + kTileRows - 1) / kTileRows * kTileRows);
+  for (uint32_t row = first + threadIdx.x / kThreads; row < end; row += kGatherThreads / kThreads) {
     float k[16] = {}, v[16] = {};
-    if (is_token) {
+    if (row < count) {
+      const uint32_t slot = launch.slots[base + row];
+      const PageLane page = lane.page(slot / kSlotsPerPage);
       LoadRow<kDim>(format.k, page.k_data(), page.k_scales(), slot % kSlotsPerPage, channel, k);
       LoadRow<kDim>(format.v, page.v_data(), page.v_scales(), slot % kSlotsPerPage, channel, v);
     }
     if (launch.rotate_keys) Hadamard<kDim>(k, mask);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const float2 by = turn[channel + i];
       const float low = k[i], high = k[i + 8];
-      k[i] = low * by.x + high * by.y;
-      k[i + 8] = high * by.x - low * by.y;
+      k[i] = low * turn[i].x + high * turn[i].y;
+      k[i + 8] = high * turn[i].x - low * turn[i].y;
     }
     StoreRow<kDim>(k, row, channel, keys);
     StoreRow<kDim>(v, row, channel, values);

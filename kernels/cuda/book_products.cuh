@@ -3,7 +3,11 @@
 // (sm_90a), else by each of their warps for itself.
 //
 // StartX puts products under way, which may go on while other things are done. Before the first of
-// several come BeginProducts; EndProducts waits for all. REQUIRES: whole warpgroups call them.
+// several comes BeginProducts; EndProducts waits for all. Or CommitProducts ends a group of them,
+// and AwaitProducts waits for all but the last groups. REQUIRES: whole warpgroups call them.
+//
+// Between, there must be no branch that the compiler takes for divergent, and registers for all of
+// it: else it quietly puts one product after the other (ptxas -v: "wgmma ... are serialized").
 #pragma once
 
 #include <cstdint>
@@ -39,11 +43,18 @@ struct RowOperand {
 __device__ __forceinline__ void BeginProducts() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
-__device__ __forceinline__ void EndProducts() {
+__device__ __forceinline__ void CommitProducts() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 }
-// After EndProducts: none of these was read before.
+template <int kLeft = 0>
+__device__ __forceinline__ void AwaitProducts() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+}
+__device__ __forceinline__ void EndProducts() {
+  CommitProducts();
+  AwaitProducts();
+}
+// None of these is read before, nor later than, what else is volatile: for after a wait.
 template <int kCount>
 __device__ __forceinline__ void UseProducts(float (&d)[kCount][4]) {
 #pragma unroll
@@ -52,14 +63,15 @@ __device__ __forceinline__ void UseProducts(float (&d)[kCount][4]) {
   }
 }
 
-// D = rows · tile^T. `tile`: 64 rows of a book in shared memory.
+// D = rows · tile^T, or added to what D was. `tile`: 64 rows of a book in shared memory.
 template <int kDim>
 __device__ __forceinline__ void StartProducts(const RowOperand<kDim>& rows, const uint8_t* tile,
-                                              float (&d)[8][4]) {
+                                              float (&d)[8][4], bool add = false) {
   const uint64_t matrices = DescribeMatrices(tile, kMatrixBytes, 16 * kDim);
 #pragma unroll
   for (int step = 0; step < kDim / 16; ++step) {
-    WarpgroupMultiplyAdd<0>(d, rows.a[step], matrices + step * (2 * kMatrixBytes / 16), step != 0);
+    WarpgroupMultiplyAdd<0>(d, rows.a[step], matrices + step * (2 * kMatrixBytes / 16),
+                            add || step != 0);
   }
 }
 // The same with the warpgroup's 64 rows in shared memory too.
@@ -74,22 +86,23 @@ __device__ __forceinline__ void StartProducts(const uint8_t* rows, const uint8_t
     WarpgroupMultiplyAdd<0>(d, of_rows + next, of_tile + next, step != 0);
   }
 }
-// D += weights · tile, or without what D was: sums of the tile's rows. weights[i]: operand A of its
-// rows 16i .. 16i + 15.
+// D += weights · tile: sums of the tile's rows. weights[i]: operand A of its rows 16i .. 16i + 15.
 template <int kDim>
 __device__ __forceinline__ void StartSums(const uint32_t (&weights)[4][4], const uint8_t* tile,
-                                          bool add, float (&d)[kDim / 8][4]) {
+                                          float (&d)[kDim / 8][4]) {
   const uint64_t matrices = DescribeMatrices(tile, 16 * kDim, kMatrixBytes);
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
-    WarpgroupMultiplyAdd<1>(d, weights[step], matrices + step * (2 * 16 * kDim / 16),
-                            add || step != 0);
+    WarpgroupMultiplyAdd<1>(d, weights[step], matrices + step * (2 * 16 * kDim / 16), 1);
   }
 }
 
 #else  // the same, at once
 
 __device__ __forceinline__ void BeginProducts() {}
+__device__ __forceinline__ void CommitProducts() {}
+template <int kLeft = 0>
+__device__ __forceinline__ void AwaitProducts() {}
 __device__ __forceinline__ void EndProducts() {}
 template <int kCount>
 __device__ __forceinline__ void UseProducts(float (&)[kCount][4]) {}
@@ -116,13 +129,13 @@ __device__ __forceinline__ void MultiplyAdd(float (&d)[4], const uint32_t (&a)[4
 
 template <int kDim>
 __device__ __forceinline__ void StartProducts(const RowOperand<kDim>& rows, const uint8_t* tile,
-                                              float (&d)[8][4]) {
+                                              float (&d)[8][4], bool add = false) {
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
     // Four matrices that follow each other: 32 channels of 8 rows.
     const uint32_t matrices = SharedAddress(tile + BookBytes(8 * j, kDim)) + threadIdx.x % 32 * 16;
 #pragma unroll
-    for (float& x : d[j]) x = 0.0f;
+    for (float& x : d[j]) x = add ? x : 0.0f;
 #pragma unroll
     for (int step = 0; step < kDim / 16; step += 2) {
       uint32_t b[4];
@@ -151,15 +164,13 @@ __device__ __forceinline__ void StartProducts(const uint8_t* rows, const uint8_t
 
 template <int kDim>
 __device__ __forceinline__ void StartSums(const uint32_t (&weights)[4][4], const uint8_t* tile,
-                                          bool add, float (&d)[kDim / 8][4]) {
+                                          float (&d)[kDim / 8][4]) {
   const uint32_t thread = threadIdx.x % 32;
 #pragma unroll
   for (int j = 0; j < kDim / 8; ++j) {
     // Matrices of 32 rows of the tile, 8 channels.
     const uint32_t matrices =
         SharedAddress(tile + j * kMatrixBytes) + thread / 8 * (16 * kDim) + thread % 8 * 16;
-#pragma unroll
-    for (float& x : d[j]) x = add ? x : 0.0f;
 #pragma unroll
     for (int step = 0; step < 4; step += 2) {
       uint32_t b[4];

@@ -12,6 +12,9 @@
 namespace palimpsest::cuda::anneal {
 
 inline constexpr uint32_t kLanesMax = 65535;  // of a launch: a grid's second dimension
+// Many lanes are launched in multiples of these: half the multiprocessors of an H100, so that with
+// an even number of CTAs a lane, one a multiprocessor, no round of them is nearly empty.
+inline constexpr uint32_t kLanesOfRound = 66;
 
 inline uint32_t SlotsMax(const AnnealTask* tasks, uint32_t count) {
   uint32_t pages = 0;
@@ -111,9 +114,10 @@ cudaError_t ForLanes(const AnnealParams& params, const AnnealTask* tasks, uint32
   const uint32_t end = lanes.lane_count;
   const uint64_t room =
       params.scratch_bytes > kScratchLost ? params.scratch_bytes - kScratchLost : 0;
-  const auto at_once =
+  auto at_once =
       static_cast<uint32_t>(std::min<uint64_t>(room / bytes_of_lane, std::min(end, kLanesMax)));
   if (at_once == 0) return cudaErrorInvalidValue;
+  if (at_once < end && at_once > kLanesOfRound) at_once -= at_once % kLanesOfRound;
   // In equal parts, so that the last does not leave most of the device idle.
   const uint32_t parts = (end + at_once - 1) / at_once;
   for (uint32_t part = 0; part < parts; ++part) {
