@@ -5,12 +5,13 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
+#include <map>
 #include <memory>
-#include <set>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "common/base/build_info.h"
 #include "common/base/clock.h"
 #include "common/base/exit_codes.h"
 #include "common/base/status_macros.h"
@@ -41,6 +42,10 @@ class Likelihood {
       : settings_(settings), clock_(NewSteadyClock()), progress_(clock_.get(), settings.quiet) {}
 
   absl::StatusOr<std::string> Run() {
+    if (!settings_.run) {
+      KV_RETURN_IF_ERROR(file_.Read(settings_.results));
+      return Report(file_.all());
+    }
     KV_RETURN_IF_ERROR(ChoosePoints());
     KV_RETURN_IF_ERROR(Load());
     KV_RETURN_IF_ERROR(file_.Open(settings_.results));
@@ -51,11 +56,12 @@ class Likelihood {
         options_, jobs,
         [this](const LikelihoodJob& job, const GridPoint& point, PointResult found) {
           found.identity = IdentityOf(*job.text, point);
+          found.commit = std::string(BuildCommit());
           return file_.Add(found);
         },
         [this](uint64_t rows) { return Show(rows); }));
     progress_.End();
-    return Report();
+    return Report(AskedFor());
   }
 
  private:
@@ -151,6 +157,7 @@ class Likelihood {
 
   // What is not in the file yet and can be. Says so where a budget in bytes is out of reach.
   absl::StatusOr<std::vector<LikelihoodJob>> Missing() {
+    std::map<std::string, size_t> out_of_reach;  // texts, by the reason
     std::vector<LikelihoodJob> jobs;
     for (const LikelihoodText& text : texts_) {
       LikelihoodJob job{.text = &text, .points = {}};
@@ -158,13 +165,17 @@ class Likelihood {
         if (file_.Find(IdentityOf(text, point)) != nullptr) continue;
         const absl::Status resolved = ResolvePoint(options_, point, text).status();
         if (absl::IsOutOfRange(resolved)) {
-          progress_.Note(absl::StrCat("left out: ", text.name, ": ", resolved.message()));
+          ++out_of_reach[std::string(resolved.message())];
           continue;
         }
         KV_RETURN_IF_ERROR(resolved);
         job.points.push_back(&point);
       }
       if (!job.points.empty()) jobs.push_back(std::move(job));
+    }
+    for (const auto& [reason, texts] : out_of_reach) {
+      progress_.Note(
+          absl::StrCat("left out of ", texts, texts == 1 ? " text: " : " texts: ", reason));
     }
     return jobs;
   }
@@ -190,39 +201,37 @@ class Likelihood {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::string> Report() const {
+  std::vector<PointResult> AskedFor() const {
     std::vector<PointResult> results;
-    std::set<std::string> devices;
     for (const GridPoint& point : points_) {
       for (const LikelihoodText& text : texts_) {
         const PointResult* found = file_.Find(IdentityOf(text, point));
-        if (found == nullptr) continue;
-        results.push_back(*found);
-        devices.insert(found->device);
+        if (found != nullptr) results.push_back(*found);
       }
     }
+    return results;
+  }
+
+  absl::StatusOr<std::string> Report(const std::vector<PointResult>& results) const {
     if (results.empty()) {
-      return absl::InvalidArgumentError("--bytes: out of reach for every policy and text");
+      return absl::InvalidArgumentError(
+          settings_.run ? "--bytes: out of reach for every policy and text"
+                        : absl::StrCat("--results: ", Escaped(settings_.results), " is empty"));
     }
+    LikelihoodFacts facts = FactsOf(settings_.model, results);
+    if (!settings_.machine.empty()) facts.device = settings_.machine;
     const std::vector<LikelihoodFigures> figures = FiguresOf(results);
-    if (settings_.format == LikelihoodFormat::kJson) {
-      LikelihoodFacts facts{.model = settings_.model,
-                            .model_fingerprint = fingerprint_,
-                            .device = absl::StrJoin(devices, ", "),
-                            .prompt_tokens = settings_.prompt_tokens,
-                            .texts = {}};
-      for (const LikelihoodText& text : texts_) facts.texts.push_back(text.name);
-      return LikelihoodJson(facts, figures);
+    if (!settings_.picture.empty()) {
+      std::ofstream file(settings_.picture, std::ios::binary);
+      file << DrawDivergence(facts, figures) << std::flush;
+      if (!file) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("--picture: ", Escaped(settings_.picture), " cannot be written"));
+      }
     }
-    uint64_t tokens = 0;
-    for (const LikelihoodText& text : texts_) tokens += text.tokens.size();
-    return absl::StrCat(
-        settings_.model, " on ", absl::StrJoin(devices, ", "), ", ", texts_.size(), " text",
-        texts_.size() == 1 ? "" : "s", " of ", HumanCount(tokens), " tokens together\n\n",
-        LikelihoodTable(figures, ProbeTerminal(STDOUT_FILENO).columns),
-        "\nKL: of the next token's distribution against the full cache's, in nats, mean over "
-        "positions,\nthen over texts; +-: its standard error over texts. Bytes: of the full bf16 "
-        "cache's.\n");
+    return settings_.format == LikelihoodFormat::kJson
+               ? LikelihoodJsonLines(facts, figures)
+               : LikelihoodTable(facts, figures, ProbeTerminal(STDOUT_FILENO).columns);
   }
 
   const LikelihoodSettings& settings_;

@@ -62,6 +62,7 @@ void VisitFields(Result& result, Visit&& visit) {
   visit("formats", identity.formats);
   visit("aid", identity.aid);
   visit("device", result.device);
+  visit("commit", result.commit);
   visit("tokens", result.tokens);
   visit("budget_tokens", result.budget_tokens);
   visit("positions", result.divergence.positions);
@@ -105,22 +106,33 @@ absl::StatusOr<std::vector<PointResult>> ParseResults(absl::string_view text,
   return results;
 }
 
+absl::Status ResultFile::Load(absl::string_view text) {
+  KV_ASSIGN_OR_RETURN(std::vector<PointResult> results, ParseResults(text, path_));
+  for (PointResult& result : results) Keep(std::move(result));
+  return absl::OkStatus();
+}
+
+void ResultFile::Keep(PointResult result) {
+  const auto [found, fresh] = index_.try_emplace(result.identity.Key(), results_.size());
+  if (fresh) results_.emplace_back();
+  results_[found->second] = std::move(result);
+}
+
+absl::Status ResultFile::Read(const std::string& path) {
+  path_ = path;
+  KV_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  return Load(absl::string_view(text).substr(0, text.rfind('\n') + 1));
+}
+
 absl::Status ResultFile::Open(const std::string& path) {
   path_ = path;
   if (path.empty()) return absl::OkStatus();
   std::error_code error;
   if (std::filesystem::exists(path, error)) {
-    KV_ASSIGN_OR_RETURN(std::string text, ReadTextFile(path));
+    KV_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
     const size_t whole = text.rfind('\n') + 1;  // 0 when there is none
-    if (whole < text.size()) {
-      text.resize(whole);
-      std::filesystem::resize_file(path, whole, error);
-    }
-    KV_ASSIGN_OR_RETURN(std::vector<PointResult> results, ParseResults(text, path));
-    for (PointResult& result : results) {
-      const std::string key = result.identity.Key();
-      results_.insert_or_assign(key, std::move(result));
-    }
+    KV_RETURN_IF_ERROR(Load(absl::string_view(text).substr(0, whole)));
+    if (whole < text.size()) std::filesystem::resize_file(path, whole, error);
   }
   file_.open(path, std::ios::binary | std::ios::app);
   if (file_) return absl::OkStatus();
@@ -129,12 +141,12 @@ absl::Status ResultFile::Open(const std::string& path) {
 }
 
 const PointResult* ResultFile::Find(const PointIdentity& identity) const {
-  const auto found = results_.find(identity.Key());
-  return found == results_.end() ? nullptr : &found->second;
+  const auto found = index_.find(identity.Key());
+  return found == index_.end() ? nullptr : &results_[found->second];
 }
 
 absl::Status ResultFile::Add(const PointResult& result) {
-  results_.insert_or_assign(result.identity.Key(), result);
+  Keep(result);
   if (path_.empty()) return absl::OkStatus();
   file_ << absl::StrCat(ToJsonLine(result), "\n") << std::flush;
   if (file_) return absl::OkStatus();

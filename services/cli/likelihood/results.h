@@ -35,6 +35,7 @@ struct PointIdentity {
 struct PointResult {
   PointIdentity identity;
   std::string device;          // "cpu", "cuda:0"
+  std::string commit;          // of what found it
   uint32_t tokens = 0;         // of the text, prompt included
   uint32_t budget_tokens = 0;  // 0: no bound
   DivergenceSummary divergence;
@@ -58,14 +59,23 @@ class ResultFile {
   // holds something else.
   absl::Status Open(const std::string& path);
 
-  // The result of the same identity, or null.
+  // As Open, for a file that must be there and is left as it is.
+  absl::Status Read(const std::string& path);
+
+  // In the order of the file, of equal ones the last.
+  const std::vector<PointResult>& all() const { return results_; }
+  // The result of the same identity, until the next Add, or null.
   const PointResult* Find(const PointIdentity& identity) const;
   absl::Status Add(const PointResult& result);
 
  private:
+  absl::Status Load(absl::string_view text);
+  void Keep(PointResult result);
+
   std::string path_;
   std::ofstream file_;
-  std::map<std::string, PointResult> results_;  // by key; of equal ones the last
+  std::vector<PointResult> results_;
+  std::map<std::string, size_t> index_;  // of results_, by key
 };
 
 }  // namespace palimpsest::cli

@@ -52,15 +52,23 @@ std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) 
               {"A file that gets a JSON line for each text and point as it is found. What is in it "
                "already is not measured again.",
                "results.jsonl"});
+  table->Switch("run", &settings->run,
+                "--no-run: only report what --results holds, all of it; --model is its name.");
+  table->Text("picture", &settings->picture,
+              {"A file that gets the divergence against bytes, as SVG.", "divergence.svg"});
+  table->Text("machine", &settings->machine, {"What it ran on, for the report.", "H100"});
   table->Choice<LikelihoodFormat>(
       "format", &settings->format,
       {{"table", LikelihoodFormat::kTable}, {"json", LikelihoodFormat::kJson}},
-      "On stdout; progress and messages go to stderr.");
+      "On stdout: a table, or JSON lines, one a point; progress and messages go to stderr.");
   table->Switch("quiet", &settings->quiet, "No progress.");
   table->Conflict(
       {"prompt_tokens", "text_tokens"},
       [settings] { return settings->prompt_tokens + 16 > settings->text_tokens; },
       "text_tokens must be at least prompt_tokens + 16");
+  table->Conflict(
+      {"run", "results"}, [settings] { return !settings->run && settings->results.empty(); },
+      "--no-run wants a file to report on");
   table->Example("--model build/smollm2-135m --policy full --formats fp8,nvfp4,ternary",
                  "what precision alone costs");
   table->Example(
@@ -68,6 +76,8 @@ std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) 
       "three policies at equal bytes; run it again and it goes on where it was");
   table->Example("--model DIR --texts my.txt --policy thinkv --budget 512 --format json",
                  "a text and a model of yours");
+  table->Example("--no-run --results r.jsonl --model SmolLM2-135M --picture r.svg",
+                 "report and draw what a file holds, without a model");
   return table;
 }
 

@@ -34,6 +34,9 @@ struct LikelihoodSettings {
   uint32_t batch = 64;
   uint64_t pool_bytes = 0;
   std::string results;
+  bool run = true;
+  std::string picture;
+  std::string machine;
   LikelihoodFormat format = LikelihoodFormat::kTable;
   bool quiet = false;
 };

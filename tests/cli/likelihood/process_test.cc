@@ -27,6 +27,14 @@ std::string Slurp(const std::string& path) {
   return text.str();
 }
 
+std::vector<nlohmann::json> Lines(const std::string& text) {
+  std::vector<nlohmann::json> lines;
+  for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    lines.push_back(nlohmann::json::parse(line));
+  }
+  return lines;
+}
+
 struct Outcome {
   int code = -1;
   std::string out, err;
@@ -66,11 +74,12 @@ TEST_F(LikelihoodProcessTest, ARunIsReportedKeptAndTakenUpAgain) {
                                          "/r.jsonl --format json --policy random --budget ");
   const Outcome first = Likelihood(flags + "32");
   ASSERT_EQ(first.code, 0) << first.err;
-  const auto report = nlohmann::json::parse(first.out);
-  ASSERT_EQ(report["points"].size(), 1u);
-  EXPECT_EQ(report["points"][0]["texts"], 2);
-  EXPECT_EQ(report["device"], "cpu");
-  EXPECT_GT(report["points"][0]["kl_mean"].get<double>(), 0.0);
+  const std::vector<nlohmann::json> report = Lines(first.out);
+  ASSERT_EQ(report.size(), 2u);
+  EXPECT_EQ(report[0]["device"], "cpu");
+  EXPECT_THAT(report[0]["texts"], testing::ElementsAre("one", "two"));
+  EXPECT_EQ(report[1]["texts"], 2);
+  EXPECT_GT(report[1]["kl_mean"].get<double>(), 0.0);
   const std::string kept = Slurp(folder_ + "/r.jsonl");
   EXPECT_EQ(std::count(kept.begin(), kept.end(), '\n'), 2);
 
@@ -80,10 +89,17 @@ TEST_F(LikelihoodProcessTest, ARunIsReportedKeptAndTakenUpAgain) {
 
   const Outcome more = Likelihood(flags + "32,64");
   ASSERT_EQ(more.code, 0) << more.err;
-  EXPECT_EQ(nlohmann::json::parse(more.out)["points"][0], report["points"][0]);
+  EXPECT_EQ(Lines(more.out)[1], report[1]);
   const std::string longer = Slurp(folder_ + "/r.jsonl");
   EXPECT_EQ(longer.substr(0, kept.size()), kept);
   EXPECT_EQ(std::count(longer.begin(), longer.end(), '\n'), 4);
+
+  const std::string picture = folder_ + "/r.svg";
+  const Outcome reported =
+      Likelihood(absl::StrCat("--no-run --model lab/reasoner/model --format json --results ",
+                              folder_, "/r.jsonl --picture ", picture));
+  EXPECT_EQ(reported.out, more.out) << reported.err;
+  EXPECT_THAT(Slurp(picture), HasSubstr("<polyline"));
 }
 
 TEST_F(LikelihoodProcessTest, ATableNamesThePolicyAndWhatItCost) {
@@ -99,7 +115,9 @@ TEST_F(LikelihoodProcessTest, MistakesNameTheFlagAndEndWithTheCodeForThem) {
   const std::string texts = absl::StrCat("--texts ", folder_, "/texts ");
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"--policy random --budget 64", "--model"},
-      {common_ + texts, "nothing to compare"},
+      {common_ + texts + "--policy full", "nothing to compare"},
+      {common_ + texts, "--budget or --bytes"},
+      {"--no-run", "--no-run wants a file"},
       {common_ + "--texts /nowhere.txt --policy random --budget 64", "/nowhere.txt"},
       {common_ + texts + "--policy anticipate --budget 64 --codebook /nowhere", "/nowhere"},
       {common_ + texts + "--policy random --bytes 1", "--bytes"},

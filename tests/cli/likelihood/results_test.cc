@@ -110,14 +110,19 @@ TEST(LikelihoodReportTest, TextsCountTheSameAndTheirSpreadIsTheError) {
       {Result("a", "random", 0.1), Result("a", "window", 1.0), Result("b", "random", 0.3)});
   ASSERT_EQ(figures.size(), 2u);
   EXPECT_EQ(figures[0].policy, "random");
-  EXPECT_EQ(figures[0].texts, 2u);
+  EXPECT_EQ(figures[0].kl_by_text.size(), 2u);
   EXPECT_EQ(figures[0].positions, 136u);
   EXPECT_DOUBLE_EQ(figures[0].kl_mean, 0.2);
-  EXPECT_NEAR(figures[0].kl_error, 0.1, 1e-12);  // sqrt(0.02 / 2)
+  EXPECT_NEAR(figures[0].kl_interval.low, 0.2 - 12.706 * 0.1, 1e-12);  // sqrt(0.02 / 2)
+  EXPECT_NEAR(figures[0].kl_interval.high, 0.2 + 12.706 * 0.1, 1e-12);
   EXPECT_DOUBLE_EQ(figures[0].full_perplexity, std::exp(1.0));
-  EXPECT_TRUE(std::isnan(figures[1].kl_error));
-  EXPECT_THAT(LikelihoodTable(figures, 200), HasSubstr("random"));
-  EXPECT_THAT(LikelihoodJson({}, figures), HasSubstr("\"kl_standard_error\": null"));
+  EXPECT_TRUE(std::isinf(figures[1].kl_interval.high));
+  LikelihoodFacts facts;
+  facts.texts = {"a", "b"};
+  EXPECT_THAT(LikelihoodTable(facts, figures, 200), HasSubstr("random"));
+  EXPECT_THAT(LikelihoodJsonLines(facts, figures), HasSubstr("\"kl_low\":null"));
+  EXPECT_THAT(LikelihoodJsonLines(facts, figures), HasSubstr("\"kl_by_text\":[1.0,null]"));
+  EXPECT_THAT(DrawDivergence(facts, figures), HasSubstr("random"));
 }
 
 }  // namespace
