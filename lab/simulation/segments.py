@@ -9,9 +9,8 @@ from __future__ import annotations
 import dataclasses
 import numpy as np
 
-from .labels import E, KINDS, R, T
+from .labels import KINDS, T
 
-RISING_IMPORTANCE = (T, E, R)
 FITS = ("oldest", "level")
 
 
@@ -20,7 +19,7 @@ class Rules:
     budget: int
     retention: tuple[int, ...] = (64, 32, 16, 8, 4)
     transitions: bool = True  # a segment that is T lowers all older ones a step
-    importance: bool = True  # over budget: T goes first, then E, then R; else the oldest
+    importance: str = "TER"  # over budget the kinds go in this order; "": the oldest, of any kind
     fit: str = "oldest"  # one goes to the floor, then the next; or "level": all to the same count
     shares: tuple[float, float, float] = (1, 1, 1)  # of the level, for E, R, T
 
@@ -96,11 +95,12 @@ class Planner:
         older = self.segments[:-1]
         orders = [older]
         if self.rules.importance:
-            orders = [[s for s in older if s.label == label] for label in RISING_IMPORTANCE]
+            orders = [[s for s in older if KINDS[s.label] == kind]
+                      for kind in self.rules.importance]
         for segment in (segment for order in orders for segment in order):
             while over > 0 and segment.demotions < len(self.rules.retention):
                 over -= self._demote(segment)
-        for order in orders[:-1]:  # all at the floor: T and E go whole, R stays
+        for order in orders[:-1]:  # all at the floor: T and E go whole, R, the dearest, stays
             for segment in order:
                 if over > 0:
                     over -= self._lower(segment, 0)

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from .formats import SCALES, is_format
-from .labels import SOURCES
+from .labels import KINDS, SOURCES
 from .picks import PICKS
 from .segments import FITS
 
@@ -58,7 +58,7 @@ class Spec:
     bytes: float = 0  # per cent of a full cache: chooses the budget, with labels as they are known
     retention: tuple[int, ...] = (64, 32, 16, 8, 4)
     transitions: bool = True
-    importance: bool = True
+    importance: str = "TER"  # which kinds go first; "": none
     fit: str = "oldest"  # FITS
     pick: str = "medoids"  # PICKS
     sparsity_layers: tuple[int, ...] = ()  # whose mean tells labels "sparsity"
@@ -88,6 +88,8 @@ class Spec:
         need(all(not precision or _PRECISION.fullmatch(precision)
                  for precision in (self.key_precision, self.value_precision)),
              "key_precision, value_precision: as R4E4T2, with 2, 4, 8 or 16 bits")
+        need(self.importance == "" or sorted(self.importance) == sorted(KINDS),
+             f"importance {self.importance!r}: {KINDS} in some order, or none")
         need(self.tau > 0 and self.tau % BLOCK == 0, f"tau {self.tau}: a multiple of {BLOCK}")
         need(self.pick in PICKS, f"pick {self.pick!r}: one of {PICKS}")
         need(self.fit in FITS, f"fit {self.fit!r}: one of {FITS}")

@@ -45,8 +45,14 @@ def test_over_budget_the_least_important_go_to_the_floor_oldest_first():
     assert counts(planner) == [128, 4, 32, 4, 128] and planner.live <= 300
 
 
+def test_importance_is_a_setting():
+    planner = planner_of([R, T, E, T, R], Rules(300, transitions=False, importance="RTE"))
+    planner.plan()
+    assert counts(planner) == [4, 4, 128, 32, 128]
+
+
 def test_without_importance_the_oldest_goes_whatever_it_is():
-    planner = planner_of([R, T, E, T, R], Rules(300, transitions=False, importance=False))
+    planner = planner_of([R, T, E, T, R], Rules(300, transitions=False, importance=""))
     planner.plan()
     assert counts(planner) == [4, 4, 32, 128, 128]
 
@@ -58,7 +64,7 @@ def test_at_the_floor_T_and_E_go_whole_and_R_stays():
 
 
 def test_a_level_fits_the_budget_and_heeds_shares():
-    rules = Rules(256, transitions=False, importance=False, fit="level", shares=(1, 2, 1))
+    rules = Rules(256, transitions=False, importance="", fit="level", shares=(1, 2, 1))
     planner = planner_of([E, R, E, R], rules)
     planner.plan()
     e, r = counts(planner)[:2]
