@@ -7,11 +7,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/exit_codes.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 #include "services/cli/assets.h"
 #include "services/cli/command.h"
+#include "services/cli/demo/budgets.h"
 #include "services/cli/demo/display.h"
 #include "services/cli/demo/report.h"
 #include "services/cli/demo/settings.h"
@@ -23,7 +25,14 @@ namespace {
 
 constexpr std::chrono::milliseconds kFrameInterval{250};
 
-FleetOptions FleetFor(const DemoSettings& settings, const std::string& model) {
+FleetOptions FleetFor(const DemoSettings& settings, const std::string& model,
+                      const std::vector<GridPoint>& points) {
+  std::vector<std::string> policies;
+  for (const GridPoint& point : points) {
+    if (std::find(policies.begin(), policies.end(), point.spec.name) == policies.end()) {
+      policies.push_back(point.spec.name);
+    }
+  }
   return {.worker = settings.worker,
           .model = model,
           .name = "demo-worker",
@@ -32,7 +41,8 @@ FleetOptions FleetFor(const DemoSettings& settings, const std::string& model) {
           .threads = settings.threads,
           .pool_bytes = settings.pool_bytes,
           .calibration = settings.calibration,
-          .rotate_keys = settings.rotate_keys};
+          .rotate_keys = settings.rotate_keys,
+          .more = {"--policies", absl::StrJoin(policies, ",")}};
 }
 
 class Demo {
@@ -45,13 +55,15 @@ class Demo {
 
   absl::Status Run() {
     const Clock::Time deadline = clock_->Now() + settings_.timeout;
-    KV_ASSIGN_OR_RETURN(const std::vector<PlannedRun> planned, PlanRuns(settings_));
+    KV_ASSIGN_OR_RETURN(std::vector<GridPoint> planned, MakeGrid(settings_.grid));
     KV_ASSIGN_OR_RETURN(const ProblemSet set, ChooseProblems(settings_.problems));
     KV_ASSIGN_OR_RETURN(const std::string model, FindModelFolder(settings_.model));
     KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(model));
-    KV_ASSIGN_OR_RETURN(fleet_, Fleet::Start(loop_, clock_.get(), FleetFor(settings_, model)));
+    KV_ASSIGN_OR_RETURN(planned, WithBudgets(std::move(planned), set.problems, *tokenizer, model));
+    KV_ASSIGN_OR_RETURN(fleet_,
+                        Fleet::Start(loop_, clock_.get(), FleetFor(settings_, model, planned)));
     Introduce(set, planned);
-    for (const PlannedRun& plan : planned) {
+    for (const GridPoint& plan : planned) {
       RunOptions options{.spec = plan.spec,
                          .bounded = plan.bounded,
                          .batch = settings_.batch,
@@ -74,7 +86,7 @@ class Demo {
   int exit_code() const { return facts_.store_lost ? kExitUnhealthy : kExitOk; }
 
  private:
-  void Introduce(const ProblemSet& set, const std::vector<PlannedRun>& planned) {
+  void Introduce(const ProblemSet& set, const std::vector<GridPoint>& planned) {
     const WorkerStatus& worker = fleet_->worker()->first_status();
     facts_ = {.model = worker.model,
               .problem_source = set.source,
@@ -85,7 +97,7 @@ class Demo {
     outline_.title =
         absl::StrCat(set.source, ", ", worker.model.family, " ", worker.model.layers, " layers",
                      worker.lockstep ? ", lockstep" : "", facts_.store ? "" : ", no store");
-    for (const PlannedRun& plan : planned) {
+    for (const GridPoint& plan : planned) {
       RunResult run;
       run.spec = plan.spec;
       run.bounded = plan.bounded;
@@ -155,6 +167,8 @@ int RunDemo(const std::vector<std::string>& arguments) {
   DemoSettings settings;
   const auto table = NewDemoSettingsTable(&settings);
   if (const std::optional<int> code = LoadVerbSettings(arguments, table.get())) return *code;
+  const bool only_budgets = !settings.grid.budget.empty() && table->origin("bytes") == "default";
+  if (only_budgets) settings.grid.bytes.clear();
   int signal = 0;
   std::string text;
   const int code = WithEventLoop([&](EventLoop& loop) {

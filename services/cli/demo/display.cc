@@ -68,7 +68,7 @@ std::string Remaining(const RunProgress& progress) {
 StyledLine OutlineRow(const DemoOutline& outline, size_t i, const RunProgress& progress,
                       const Terminal& terminal) {
   const absl::string_view dot = terminal.utf8 ? " · " : ", ";
-  const std::string name = Left(outline.labels[i], 14, terminal.utf8);
+  const std::string name = Left(outline.labels[i], 17, terminal.utf8);
   if (i < outline.finished.size()) {
     const RunFigures figures = FiguresOf(outline.finished[i]);
     return {{Style::kGood, terminal.utf8 ? "✔ " : "* "},

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/cli/demo/settings.h"
 
-#include <algorithm>
-
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 #include "services/cli/assets.h"
+#include "services/cli/grid/settings.h"
 
 namespace palimpsest::cli {
 namespace {
@@ -18,39 +16,7 @@ constexpr absl::string_view kHeldOut = "lab/reasoner/problems/heldout.jsonl";
 constexpr uint32_t kChainTokensMin = 1000;
 constexpr uint32_t kChainTokensMax = 3000;
 
-std::string PolicyHelp() {
-  std::string help = "What to compare; repeat it or separate by commas.";
-  for (const std::string& name : PolicyNames()) {
-    const absl::StatusOr<std::string> text = PolicyDescription(name);
-    if (text.ok()) absl::StrAppend(&help, " ", name, ": ", *text, ".");
-  }
-  return help;
-}
-
 absl::Status Wrong(absl::string_view message) { return absl::InvalidArgumentError(message); }
-
-// Is the budget of this policy one that can be reached?
-bool IsBounded(const PolicySpec& spec) { return spec.budget_tokens < limits::kPositionMax; }
-
-absl::StatusOr<PolicySpec> SpecFor(const DemoSettings& settings, const std::string& name) {
-  absl::StatusOr<PolicySpec> spec = DefaultSpec(name);
-  if (!spec.ok()) return Wrong(absl::StrCat("--policy: ", spec.status().message()));
-  if (settings.formats.empty()) return spec;
-  const absl::StatusOr<ClassFormats> formats = ParseClassFormats(settings.formats);
-  if (!formats.ok()) return Wrong(absl::StrCat("--formats: ", formats.status().message()));
-  spec->formats = *formats;
-  return spec;
-}
-
-absl::StatusOr<PlannedRun> Bounded(PolicySpec spec, const std::string& budget) {
-  if (!absl::SimpleAtoi(budget, &spec.budget_tokens)) {
-    return Wrong(
-        absl::StrCat("--budget: ", Quoted(budget), " is not a number of tokens, for example 512"));
-  }
-  const auto policy = NewPolicy(spec);
-  if (!policy.ok()) return Wrong(absl::StrCat("--budget: ", policy.status().message()));
-  return PlannedRun{std::move(spec), true};
-}
 
 absl::StatusOr<ProblemSet> FirstHeldOut(uint32_t count) {
   KV_ASSIGN_OR_RETURN(const std::string path, FindShipped(kHeldOut, "--problems FILE"));
@@ -78,17 +44,8 @@ std::unique_ptr<SettingsTable> NewDemoSettingsTable(DemoSettings* settings) {
       "palimpsest demo",
       "Starts a store shard and a decode worker, has a small reasoning model solve problems whose "
       "answers can be checked, and shows what each cache policy saves and costs.");
+  AddGridSettings(table.get(), &settings->grid);
   table->Section("What to run");
-  table->List("policy", &settings->policy, {1, 16}, {PolicyHelp(), "full,thinkv"});
-  table->List(
-      "budget", &settings->budget, {1, 16},
-      {"Tokens a policy may keep of a chain, prompt apart; repeat it or separate by commas. "
-       "Every policy is run at every budget; full is run once.",
-       "1024,512"});
-  table->Text("formats", &settings->formats,
-              {"Precision of the pages instead of each policy's own: bf16, fp8, nvfp4, ternary, a "
-               "K/V pair, R4E4T2, or R=...,E=...,T=...",
-               "nvfp4/ternary"});
   table->Text("problems", &settings->problems,
               {"How many of the held-out problems with chains of 1,000 to 3,000 tokens, or a file "
                "of problems.",
@@ -140,36 +97,13 @@ std::unique_ptr<SettingsTable> NewDemoSettingsTable(DemoSettings* settings) {
       {"worker", "rotate_keys"},
       [=] { return attached() && settings->rotate_keys != KeyRotation::kAuto; },
       "a running worker stores its keys as it was started");
-  table->Example("", "14 problems: the full cache, and thinkv at two budgets");
+  table->Example("", "12 problems: the full cache, and two policies in a tenth of its bytes");
   table->Example("--policy full --format json", "one JSON document with the accuracy");
-  table->Example("--policy thinkv --budget 256 --budget 512 --problems 4 --verbose",
-                 "two small budgets, every chain's result");
-  table->Example("--worker 127.0.0.1:7501 --policy thinkv", "use a worker that is running");
+  table->Example("--policy anticipate,thinkv --bytes 5,20 --problems 4 --verbose",
+                 "two policies in little and in more room, every chain's result");
+  table->Example("--worker 127.0.0.1:7501 --policy thinkv --budget 512",
+                 "use a worker that is running");
   return table;
-}
-
-absl::StatusOr<std::vector<PlannedRun>> PlanRuns(const DemoSettings& settings) {
-  std::vector<PlannedRun> runs;
-  for (const std::string& name : settings.policy) {
-    KV_ASSIGN_OR_RETURN(const PolicySpec spec, SpecFor(settings, name));
-    if (!IsBounded(spec)) {
-      runs.push_back({spec, false});
-      continue;
-    }
-    for (const std::string& budget : settings.budget) {
-      KV_ASSIGN_OR_RETURN(PlannedRun run, Bounded(spec, budget));
-      runs.push_back(std::move(run));
-    }
-  }
-  for (size_t i = 0; i < runs.size(); ++i) {
-    for (size_t j = 0; j < i; ++j) {
-      if (runs[i].spec == runs[j].spec) {
-        return Wrong(absl::StrCat("--policy, --budget: ", runs[i].spec.name,
-                                  " with the same budget is given twice"));
-      }
-    }
-  }
-  return runs;
 }
 
 absl::StatusOr<ProblemSet> ChooseProblems(const std::string& text) {

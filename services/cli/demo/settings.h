@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What can be asked of `palimpsest demo`, and what that means: which problems, which runs.
+// What can be asked of `palimpsest demo`, and what that means: which problems.
 #pragma once
 
 #include <chrono>
@@ -10,8 +10,8 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/settings.h"
-#include "common/policy/policy.h"
 #include "services/cli/countdown.h"
+#include "services/cli/grid/points.h"
 #include "services/decode/model/key_rotation.h"
 
 namespace palimpsest::cli {
@@ -19,12 +19,11 @@ namespace palimpsest::cli {
 enum class OutputFormat : uint8_t { kTable, kJson };
 
 struct DemoSettings {
-  std::vector<std::string> policy = {"full", "thinkv"};
-  std::vector<std::string> budget = {"2048", "512"};
-  std::string problems = "14";
-  std::string model;    // empty: the shipped one, or the worker's
-  std::string formats;  // empty: each policy's own
-  std::string worker;   // HOST:PORT; empty: start a shard and a worker
+  // So few bytes that policies differ.
+  GridChoice grid{.policy = {"full", "anticipate", "thinkv"}, .bytes = {"10"}};
+  std::string problems = "12";
+  std::string model;   // empty: the shipped one, or the worker's
+  std::string worker;  // HOST:PORT; empty: start a shard and a worker
   std::string calibration;
   KeyRotation rotate_keys = KeyRotation::kAuto;
   bool lockstep = false;
@@ -42,16 +41,6 @@ struct DemoSettings {
 
 // `settings` outlives the table.
 std::unique_ptr<SettingsTable> NewDemoSettingsTable(DemoSettings* settings);
-
-// One pass to be made.
-struct PlannedRun {
-  PolicySpec spec;
-  bool bounded = false;  // the budget means something to this policy
-};
-
-// Every policy at every budget, once where the budget means nothing. InvalidArgument names the flag
-// and what is allowed.
-absl::StatusOr<std::vector<PlannedRun>> PlanRuns(const DemoSettings& settings);
 
 struct ProblemSet {
   std::string source;  // for people
