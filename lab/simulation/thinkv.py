@@ -216,6 +216,14 @@ class ThinkvRun(LabelledRun):
         self._random = torch.Generator(device=network.device)
         self._random.manual_seed(1)
 
+    def figures(self) -> dict[str, float]:
+        figures = super().figures()
+        if self.spec.labels == "sparsity":  # what was read under compression: shares of tokens
+            said = np.concatenate([row[self.pinned:length] for row, length
+                                   in zip(self.labels.of_token, self.lengths)])
+            figures |= {f"said_{kind}": float((said == i).mean()) for i, kind in enumerate(KINDS)}
+        return figures
+
     def held(self, chain: int) -> list[int]:
         return self.planners[chain].live_by_label
 
