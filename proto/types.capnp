@@ -52,7 +52,8 @@ struct PolicySpec {
   budgetTokens @1 :UInt32;
   # Live tokens of one lane (layer, KV head), prompt and open group apart.
   windowTokens @2 :UInt32;
-  # Tokens between refreshes; a multiple of 16.
+  # Tokens between refreshes; a multiple of 16. 0: what suits the budget (an eighth of it, from 16 to
+  # 128), and so between a worker and a store too.
   retention @3 :List(UInt32);
   # Live counts a segment is lowered through, strictly falling. At most 64.
   formats @4 :ClassFormats;

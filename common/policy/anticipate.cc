@@ -2,10 +2,11 @@
 // Anticipated queries, ours: what decides answers is which tokens later queries ask for. So every
 // live token is scored by the most that any query of a codebook, seen from the present position,
 // would notice its removal: p / (1 - p) x |v - o|, where p is its attention weight and o the
-// query's output; exact, where LongFlow approximates. In every lane the best stay, and the
-// newest 16; what goes leaves a residue. No statistic of the past is needed. Relatives: Expected
+// query's output; exact, where LongFlow approximates. In every lane the best stay, and the newest;
+// what goes leaves a residue. No statistic of the past is needed. Relatives: Expected
 // Attention (arXiv 2510.00636), a Gaussian of queries; SnapKV (arXiv 2404.14469), the last queries;
 // TriAttention (arXiv 2604.04921), centres of queries before RoPE.
+#include <algorithm>
 #include <memory>
 
 #include "common/base/status_macros.h"
@@ -15,15 +16,24 @@
 namespace palimpsest {
 namespace {
 
-constexpr uint32_t kNewestTokens = 16;
+constexpr uint32_t kNewestMin = 16;
+constexpr uint32_t kChosenFirst = 128;
+
+// A budget goes to chosen tokens first, since those decide answers. Half of what it has beyond
+// `kChosenFirst` goes to the newest tokens: a language model reads them more than anything else
+// (docs/anticipate.md).
+uint32_t NewestTokens(uint32_t budget_tokens) {
+  return std::max(kNewestMin, (std::max(budget_tokens, kChosenFirst) - kChosenFirst) / 2);
+}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<const Policy>> NewAnticipatePolicy(const PolicySpec& spec) {
-  KV_RETURN_IF_ERROR(RequireBudget(spec, kNewestTokens, 16));
+  KV_RETURN_IF_ERROR(RequireBudget(spec, kNewestMin, 16));
   return std::make_unique<const OneSegmentPolicy>(
-      spec.budget_tokens,
-      Selection{.selector = Selector::kAnticipated, .recent = kNewestTokens, .residue = true});
+      spec.budget_tokens, Selection{.selector = Selector::kAnticipated,
+                                    .recent = NewestTokens(spec.budget_tokens),
+                                    .residue = true});
 }
 
 }  // namespace palimpsest

@@ -31,7 +31,7 @@ inline constexpr uint32_t kSparsityLayerMax = 1023;  // a layer's index
 struct PolicySpec {
   std::string name = "thinkv";
   uint32_t budget_tokens = 1024;  // k: live tokens of a lane, prompt and open group apart
-  uint32_t window_tokens = 128;   // tau: a refresh every so many tokens; a multiple of 16
+  uint32_t window_tokens = 128;   // tau: a refresh every so many tokens; 0: see WindowTokensOf
   std::vector<uint32_t> retention = {64, 32, 16, 8, 4};  // ThinKV's schedule, strictly falling
   ClassFormats formats = ClassFormats::R4E4T2();
   // Calibration: label E below theta[0], R below theta[1], else T. Both empty: one class (R).
@@ -39,6 +39,12 @@ struct PolicySpec {
   std::vector<float> theta = {};               // size 0 or 2, ascending, in [0, 1]
   bool operator==(const PolicySpec&) const = default;
 };
+
+// The windows that a chain of this policy has: a multiple of 16, as the spec says; where it says 0,
+// an eighth of the budget, from 16 to 128. Just before a policy chooses, a chain holds its budget
+// and a window, so small budgets want short ones; and what it costs to choose, by token, is the same
+// at all budgets.
+uint32_t WindowTokensOf(const PolicySpec& spec);
 
 // What the worker saw at a group boundary.
 struct Observation {

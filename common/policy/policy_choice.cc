@@ -34,7 +34,7 @@ absl::StatusOr<PolicySpec> Filled(const PolicyChoice& choice, const PolicySpec& 
 std::string Described(const PolicySpec& spec) {
   std::string text = spec.name;
   if (spec.budget_tokens < limits::kPositionMax) {
-    absl::StrAppend(&text, " k=", spec.budget_tokens, " window=", spec.window_tokens);
+    absl::StrAppend(&text, " k=", spec.budget_tokens, " window=", WindowTokensOf(spec));
   }
   return absl::StrCat(text, " ", ToString(spec.formats));
 }

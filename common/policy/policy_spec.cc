@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/limits.h"
@@ -18,10 +20,10 @@ absl::Status ValidateTokens(const PolicySpec& spec) {
     return Refuse("budget_tokens ", spec.budget_tokens, ": expected ", kWindowTokensMin, " to ",
                   limits::kPositionMax);
   }
-  if (spec.window_tokens < kWindowTokensMin || spec.window_tokens > kWindowTokensMax ||
-      spec.window_tokens % kWindowTokensMin != 0) {
+  if (spec.window_tokens > kWindowTokensMax || spec.window_tokens % kWindowTokensMin != 0) {
     return Refuse("window_tokens ", spec.window_tokens, ": expected a multiple of ",
-                  kWindowTokensMin, " from ", kWindowTokensMin, " to ", kWindowTokensMax);
+                  kWindowTokensMin, " up to ", kWindowTokensMax,
+                  ", or 0 for what suits the budget");
   }
   return absl::OkStatus();
 }
@@ -82,6 +84,13 @@ absl::Status ValidateCalibration(const PolicySpec& spec) {
 }
 
 }  // namespace
+
+uint32_t WindowTokensOf(const PolicySpec& spec) {
+  if (spec.window_tokens > 0) return spec.window_tokens;
+  constexpr uint32_t kLongest = 128;
+  const uint32_t eighth = spec.budget_tokens / 8 / kWindowTokensMin * kWindowTokensMin;
+  return std::clamp(eighth, kWindowTokensMin, kLongest);
+}
 
 absl::Status Validate(const PolicySpec& spec) {
   KV_RETURN_IF_ERROR(ValidateTokens(spec));

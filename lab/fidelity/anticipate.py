@@ -16,7 +16,8 @@ import numpy as np
 from .follow import Follower, softmax
 from .recording import Recording
 
-NEWEST = 16
+NEWEST_MIN = 16
+CHOSEN_FIRST = 128  # of a budget; half of what it has beyond goes to the newest
 REST_MIN = 1e-3  # of attention, what is left to the others
 
 
@@ -38,6 +39,10 @@ def rotate(queries: np.ndarray, position: int, inverse_frequencies: np.ndarray) 
     return to_bf16(turned).astype(np.float64)
 
 
+def newest_tokens(budget: int) -> int:
+    return max(NEWEST_MIN, (budget - CHOSEN_FIRST) // 2)
+
+
 class Anticipate(Follower):
     LITERAL: dict[str, bool] = {}
 
@@ -50,7 +55,7 @@ class Anticipate(Follower):
             return
         for layer, head, tokens in self.lanes_above(self.budget, self.prompt):
             self.keep_best(layer, head, tokens, self.removal_errors(layer, head, tokens),
-                           self.budget, recent=NEWEST)
+                           self.budget, recent=newest_tokens(self.budget))
 
     def removal_errors(self, layer: int, head: int, tokens: np.ndarray) -> np.ndarray:
         """The largest over queries, of each of `tokens`. All live tokens take their share of

@@ -52,7 +52,7 @@ class PretendedChain {
       : policy_(policy),
         length_(length),
         windows_({.prompt_tokens = length.prompt_tokens,
-                  .window_tokens = spec.window_tokens,
+                  .window_tokens = WindowTokensOf(spec),
                   .one_segment = policy.one_segment()}),
         cache_(pool, backend,
                {.formats = spec.formats,

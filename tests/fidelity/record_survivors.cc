@@ -141,7 +141,7 @@ bool Write(const std::string& path, const std::string& name, const PolicySpec& s
   return writer.Write(path, {{"policy", spec.name},
                              {"source", name},
                              {"budget_tokens", spec.budget_tokens},
-                             {"window_tokens", spec.window_tokens},
+                             {"window_tokens", WindowTokensOf(spec)},
                              {"retention", spec.retention},
                              {"sparsity_layers", spec.sparsity_layers},
                              {"theta", spec.theta},

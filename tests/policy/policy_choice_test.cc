@@ -56,7 +56,7 @@ TEST(PolicyChoice, AnUnknownNameIsAnsweredWithTheNames) {
 }
 
 TEST(PolicyChoice, ASpecIsDescribedByWhatItHolds) {
-  EXPECT_EQ(Described(TenantsOwn()), "anticipate k=320 window=64 fp8");
+  EXPECT_EQ(Described(TenantsOwn()), "anticipate k=320 window=32 fp8");
   EXPECT_EQ(Described(*DefaultSpec("full")), "full bf16");
 }
 

@@ -38,6 +38,31 @@ TEST(Registry, UnknownNameIsAnsweredWithTheNames) {
   EXPECT_EQ(PolicyDescription("").status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(Windows, OfASpecThatNamesNoneFollowFromItsBudget) {
+  const auto of = [](uint32_t budget) {
+    return WindowTokensOf({.budget_tokens = budget, .window_tokens = 0});
+  };
+  EXPECT_EQ(of(16), 16);
+  EXPECT_EQ(of(255), 16);
+  EXPECT_EQ(of(256), 32);
+  EXPECT_EQ(of(1000), 112);
+  EXPECT_EQ(of(1024), 128);
+  EXPECT_EQ(of(1 << 20), 128);
+  EXPECT_EQ(WindowTokensOf({.budget_tokens = 1 << 20, .window_tokens = 64}), 64);
+}
+
+TEST(Anticipate, HalfOfWhatABudgetHasBeyond128GoesToTheNewest) {
+  const auto newest = [](uint32_t budget) {
+    return (*NewPolicy({.name = "anticipate", .budget_tokens = budget}))->selection().recent;
+  };
+  EXPECT_EQ(newest(32), 16);
+  EXPECT_EQ(newest(160), 16);
+  EXPECT_EQ(newest(162), 17);
+  EXPECT_EQ(newest(1024), 448);
+  EXPECT_EQ(NewPolicy({.name = "anticipate", .budget_tokens = 31}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 struct Bad {
   const char* name;
   std::function<void(PolicySpec&)> spoil;
@@ -65,8 +90,9 @@ INSTANTIATE_TEST_SUITE_P(
             "budget_tokens 0: expected 16 to 16777216"},
         Bad{"HugeBudget", [](PolicySpec& s) { s.budget_tokens = (1u << 24) + 1; },
             "budget_tokens 16777217: expected 16 to"},
-        Bad{"NoWindow", [](PolicySpec& s) { s.window_tokens = 0; },
-            "window_tokens 0: expected a multiple of 16 from 16 to 4096"},
+        Bad{"SmallWindow", [](PolicySpec& s) { s.window_tokens = 8; },
+            "window_tokens 8: expected a multiple of 16 up to 4096, or 0 for what suits the "
+            "budget"},
         Bad{"OddWindow", [](PolicySpec& s) { s.window_tokens = 100; }, "window_tokens 100"},
         Bad{"HugeWindow", [](PolicySpec& s) { s.window_tokens = 4112; }, "window_tokens 4112"},
         Bad{"NoSchedule", [](PolicySpec& s) { s.retention = {}; },

@@ -77,7 +77,7 @@ class PanelPicture {
     std::string out;
     const std::string& timeline = panel_.record->stats.timeline;
     const double start = panel_.record->stats.prompt_tokens;
-    const double window = panel_.point->spec.window_tokens;
+    const double window = WindowTokensOf(panel_.point->spec);
     // The worker tells the newest letters of a long chain.
     const double windows = std::floor((End() - start) / window);
     const double first = std::max(0.0, windows - static_cast<double>(timeline.size()));

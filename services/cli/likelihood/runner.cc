@@ -107,7 +107,7 @@ class Session {
     KV_ASSIGN_OR_RETURN(const PolicySpec spec, SpecOf(point, text));
     const uint64_t all = text.tokens.size();
     const uint64_t bounded =
-        uint64_t{options_.prompt_tokens} + spec.budget_tokens + 2ull * spec.window_tokens;
+        uint64_t{options_.prompt_tokens} + spec.budget_tokens + 2ull * WindowTokensOf(spec);
     const uint64_t pages = std::min(all, bounded) / kSlotsPerPage + 2 * kThoughtCount;
     uint64_t page_bytes = 0;
     for (const Thought thought : kThoughts) {

@@ -124,7 +124,7 @@ Json PolicyJson(const std::optional<PolicySpec>& spec) {
   if (!spec.has_value()) return nullptr;
   return Json{{"name", spec->name},
               {"budget_tokens", spec->budget_tokens},
-              {"window_tokens", spec->window_tokens},
+              {"window_tokens", WindowTokensOf(*spec)},
               {"formats", ToString(spec->formats)}};
 }
 

@@ -190,7 +190,7 @@ void Engine::Admit() {
                              .query_bytes = options_.query_bytes});
     free_open_groups_.pop_back();
     chain.windows = Windows({.prompt_tokens = chain.prompt_tokens(),
-                             .window_tokens = chain.request.policy.window_tokens,
+                             .window_tokens = WindowTokensOf(chain.request.policy),
                              .one_segment = chain.policy->one_segment()});
     chain.stats.prompt_tokens = chain.prompt_tokens();
     chain.sparsity.resize(chain.request.policy.sparsity_layers.size());

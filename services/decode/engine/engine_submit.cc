@@ -72,7 +72,7 @@ uint32_t Engine::PagesToReserve(const GenerateRequest& request) const {
   const uint64_t prompt = request.prompt.size();
   const uint64_t all = prompt + request.max_new_tokens;
   const uint64_t bounded =
-      prompt + request.policy.budget_tokens + 2ull * request.policy.window_tokens + kSlotsPerPage;
+      prompt + request.policy.budget_tokens + 2ull * WindowTokensOf(request.policy) + kSlotsPerPage;
   return static_cast<uint32_t>((std::min(all, bounded) + kSlotsPerPage - 1) / kSlotsPerPage);
 }
 

@@ -80,7 +80,7 @@ class OneSegmentPolicies : public testing::TestWithParam<std::string> {
   void Run(uint32_t requests, uint32_t new_tokens, uint32_t late_tokens = 0) {
     std::vector<GenerateRequest> all;
     for (uint32_t i = 0; i < requests; ++i) all.push_back(Request(static_cast<int>(i), new_tokens));
-    const uint32_t most = kBudget + all[0].policy.window_tokens + kGroupTokens + late_tokens;
+    const uint32_t most = kBudget + WindowTokensOf(all[0].policy) + kGroupTokens + late_tokens;
     for (const Admission& admission : engine_->Submit(std::move(all), [this](GenerateEvent event) {
            auto& text = tokens_[event.request];
            text.insert(text.end(), event.tokens.begin(), event.tokens.end());
