@@ -288,8 +288,9 @@ absl::Status Engine::CommitStep(DecodeStep& step) {
     if (chain.cache->open_count() == kGroupTokens) boundary.push_back(&chain);
   }
   if (stepped.empty()) return absl::OkStatus();
+  KV_RETURN_IF_ERROR(boundary_.SealGroups(boundary));
   KV_RETURN_IF_ERROR(InModel([&] { return step.refresh().Deliver(); }));
-  KV_RETURN_IF_ERROR(boundary_.Run(boundary));
+  KV_RETURN_IF_ERROR(boundary_.ReportAndPlan(boundary));
   CountStep(stepped);
   return absl::OkStatus();
 }
