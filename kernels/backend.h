@@ -9,7 +9,8 @@
 //
 // Two implementations behind one conformance suite: kernels/cpu (written to be read, the oracle)
 // and kernels/cuda. Calls are made from one thread. A CUDA backend may run them asynchronously in
-// order; results written to host memory are valid after Synchronize().
+// order; results written to host memory are valid after Synchronize(), those of
+// MeasureSparsity after AwaitSparsity() too.
 //
 // Errors: InvalidArgument for a call that breaks the contract below, FailedPrecondition when there
 // are too few dead slots for a group or no step has begun, Internal for a device fault (after which
@@ -161,6 +162,10 @@ class Backend {
 
   // Waits until everything ordered so far has been done. Returns asynchronous faults.
   virtual absl::Status Synchronize() = 0;
+
+  // The same for what MeasureSparsity writes, and no more need have been done: it has been measured
+  // before the rest of its step is over. Other faults are left for Synchronize.
+  virtual absl::Status AwaitSparsity() { return Synchronize(); }
 };
 
 }  // namespace palimpsest

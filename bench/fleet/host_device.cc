@@ -94,10 +94,11 @@ absl::Status HostModel::Forward(const StepBatch&, Backend&, absl::Span<float>) {
   return absl::UnimplementedError("there are no logits");
 }
 
-absl::Status HostModel::Generate(const StepBatch& batch, Backend& backend,
-                                 absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) {
-  KV_RETURN_IF_ERROR(CheckGenerate(*this, batch, samples.size(), tokens.size()));
+absl::Status HostModel::StartGenerate(const StepBatch& batch, Backend& backend,
+                                      absl::Span<const SampleSpec> samples) {
+  KV_RETURN_IF_ERROR(CheckStart(*this, batch, samples.size(), chosen_.steps()));
   KV_RETURN_IF_ERROR(backend.BeginStep(batch.sequences, batch.rows));
+  const absl::Span<int32_t> tokens = chosen_.Start(samples.size());
   for (size_t i = 0; i < samples.size(); ++i) {
     const double draw = CounterUniform(samples[i].params.seed, samples[i].position);
     tokens[i] = static_cast<int32_t>(draw * config_.vocab_size);
@@ -107,7 +108,7 @@ absl::Status HostModel::Generate(const StepBatch& batch, Backend& backend,
       KV_RETURN_IF_ERROR(batch.observer->AfterAttend(layer, {}));
     }
   }
-  return backend.Synchronize();
+  return absl::OkStatus();
 }
 
 }  // namespace palimpsest::bench

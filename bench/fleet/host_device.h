@@ -11,6 +11,7 @@
 #include "kernels/cuda/step_writer.h"
 #include "kernels/pool_layout.h"
 #include "services/decode/model/model.h"
+#include "services/decode/model/started_steps.h"
 
 namespace palimpsest::bench {
 
@@ -66,12 +67,14 @@ class HostModel final : public Model {
   bool may_observe(int layer) const override { return layer >= 0 && layer < config_.layers; }
   uint64_t weight_bytes() const override { return 0; }
   absl::Status Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) override;
-  absl::Status Generate(const StepBatch& batch, Backend& backend,
-                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) override;
+  absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
+                             absl::Span<const SampleSpec> samples) override;
+  absl::Status AwaitTokens(absl::Span<int32_t> tokens) override { return chosen_.Await(tokens); }
 
  private:
   const ModelConfig config_;
   const int rows_max_;
+  ChosenTokens chosen_;
 };
 
 }  // namespace palimpsest::bench

@@ -150,9 +150,20 @@ absl::Status PretendBackend::Read(PageOffset offset, absl::Span<uint8_t> out) co
 absl::Status PretendBackend::Synchronize() {
   if (pretending_) return absl::OkStatus();
   absl::Status status = backend_->Synchronize();
+  ReplaceMeasured();
+  return status;
+}
+
+absl::Status PretendBackend::AwaitSparsity() {
+  if (pretending_) return absl::OkStatus();
+  absl::Status status = backend_->AwaitSparsity();
+  ReplaceMeasured();
+  return status;
+}
+
+void PretendBackend::ReplaceMeasured() {
   for (const auto& [measured, simulated] : measured_) *measured = simulated;
   measured_.clear();
-  return status;
 }
 
 }  // namespace palimpsest::bench

@@ -65,11 +65,13 @@ class PretendBackend final : public Backend {
   absl::Status ZeroOpenGroup(uint32_t open_group) override;
   absl::Status Read(PageOffset offset, absl::Span<uint8_t> out) const override;
   absl::Status Synchronize() override;
+  absl::Status AwaitSparsity() override;
 
  private:
   absl::Status RecordSeal(const SequenceView& view, Thought thought);
   void RecordAnneal(SlotRecord& record, const AnnealOrder& order);
   float Simulate(const SequenceView& view) const;
+  void ReplaceMeasured();
   uint64_t Random();
 
   std::unique_ptr<Backend> backend_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/fleet/pretend_model.h"
 
+#include <utility>
+
 #include "common/base/status_macros.h"
 
 namespace palimpsest::bench {
@@ -13,12 +15,17 @@ absl::Status PretendModel::Forward(const StepBatch& batch, Backend& backend,
   return model_->Forward(batch, backend, logits);
 }
 
-absl::Status PretendModel::Generate(const StepBatch& batch, Backend& backend,
-                                    absl::Span<const SampleSpec> samples,
-                                    absl::Span<int32_t> tokens) {
-  if (!backend_->pretending()) return model_->Generate(batch, backend, samples, tokens);
+absl::Status PretendModel::StartGenerate(const StepBatch& batch, Backend& backend,
+                                         absl::Span<const SampleSpec> samples) {
+  if (!backend_->pretending()) {
+    StepBatch known = batch;
+    if (std::exchange(last_pretended_, false)) known.tokens = pretended_.Resolve(batch.tokens);
+    return model_->StartGenerate(known, backend, samples);
+  }
+  KV_RETURN_IF_ERROR(pretended_.steps().CheckRoom());
   KV_RETURN_IF_ERROR(backend.BeginStep(batch.sequences, batch.rows));
-  for (int32_t& token : tokens) {
+  last_pretended_ = true;
+  for (int32_t& token : pretended_.Start(samples.size())) {
     random_ = random_ * 1664525u + 1013904223u;
     token = static_cast<int32_t>((random_ >> 8) % static_cast<uint32_t>(config().vocab_size));
   }
@@ -27,6 +34,10 @@ absl::Status PretendModel::Generate(const StepBatch& batch, Backend& backend,
     KV_RETURN_IF_ERROR(batch.observer->AfterAttend(layer, {}));
   }
   return absl::OkStatus();
+}
+
+absl::Status PretendModel::AwaitTokens(absl::Span<int32_t> tokens) {
+  return pretended_.steps().empty() ? model_->AwaitTokens(tokens) : pretended_.Await(tokens);
 }
 
 }  // namespace palimpsest::bench

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A Model that, while its PretendBackend pretends, says random tokens without computing anything.
+// Steps to be awaited may be pretended ones when it stops pretending, but none when it begins to.
 #pragma once
 
 #include "bench/fleet/pretend_backend.h"
 #include "services/decode/model/model.h"
+#include "services/decode/model/started_steps.h"
 
 namespace palimpsest::bench {
 
@@ -18,13 +20,16 @@ class PretendModel final : public Model {
   bool may_observe(int layer) const override { return model_->may_observe(layer); }
   uint64_t weight_bytes() const override { return model_->weight_bytes(); }
   absl::Status Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) override;
-  absl::Status Generate(const StepBatch& batch, Backend& backend,
-                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) override;
+  absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
+                             absl::Span<const SampleSpec> samples) override;
+  absl::Status AwaitTokens(absl::Span<int32_t> tokens) override;
 
  private:
   Model* const model_;
   const PretendBackend* const backend_;
   uint32_t random_ = 1;
+  ChosenTokens pretended_;
+  bool last_pretended_ = false;  // was the step started last?
 };
 
 }  // namespace palimpsest::bench

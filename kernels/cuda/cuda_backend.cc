@@ -75,6 +75,8 @@ class CudaBackendImpl final : public CudaBackend {
   absl::Status ZeroOpenGroup(uint32_t open_group) override;
   absl::Status Read(PageOffset offset, absl::Span<uint8_t> out) const override;
   absl::Status Synchronize() override;
+  absl::Status AwaitSparsity() override;
+  absl::Status Await(cudaEvent_t event) override;
 
  private:
   // Every call begins with it: the backend lives and its device is the thread's current one.
@@ -360,6 +362,18 @@ absl::Status CudaBackendImpl::Synchronize() {
   KV_RETURN_IF_ERROR(Ran(cudaStreamSynchronize(stream_.get()), "wait for the device"));
   KV_RETURN_IF_ERROR(Done(faults_.Take(stream_.get())));
   return sparsity_.Deliver();
+}
+
+absl::Status CudaBackendImpl::AwaitSparsity() {
+  KV_RETURN_IF_ERROR(Enter());
+  return Done(sparsity_.Await());
+}
+
+absl::Status CudaBackendImpl::Await(cudaEvent_t event) {
+  KV_RETURN_IF_ERROR(Enter());
+  KV_RETURN_IF_ERROR(Ran(cudaEventSynchronize(event), "wait for the device"));
+  // A fault may just be being written: what comes after the event runs.
+  return faults_.met() ? Synchronize() : absl::OkStatus();
 }
 
 }  // namespace

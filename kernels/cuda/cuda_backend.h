@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA backend: pages in device memory, kernels in one stream, nothing allocated after it is
-// made and nothing waited for but in Synchronize and MeasureSparsity.
+// made and nothing waited for but where the host asks for it: Synchronize, AwaitSparsity, Await.
 //
 // BeginStep copies the step's tables into device buffers of fixed addresses. Append and Attend read
 // what they need from there, with launches that depend on the configuration alone; so a captured
@@ -43,6 +43,10 @@ class CudaBackend : public Backend {
   // (rotating pairs (c, c + head_dim / 2)), K and V into the open groups, q to `io.q`, in one
   // launch over `padded_rows` rows; rows past the step's own are left alone.
   virtual absl::Status AppendProjected(int layer, const ProjectedQkv& io, uint32_t padded_rows) = 0;
+
+  // Waits for an event of the stream, while what has been ordered after it may still run, and
+  // returns the faults met so far.
+  virtual absl::Status Await(cudaEvent_t event) = 0;
 };
 
 struct CudaOptions {

@@ -20,6 +20,9 @@ class FaultReport {
 
   FaultSink sink() const { return {reinterpret_cast<uint32_t*>(raised_.get()), fault()}; }
 
+  // Has there been one? May be asked while the device works.
+  bool met() const { return static_cast<const volatile Fault*>(fault())->kind != FaultKind::kNone; }
+
   // The fault met, as a Status, and ready for the next. REQUIRES: the stream has been waited for.
   absl::Status Take(cudaStream_t stream);
 

@@ -22,6 +22,7 @@ absl::StatusOr<SparsityMeter> SparsityMeter::Make(const DeviceContext& device) {
   meter.results_max_ = uint64_t{config.rows_max} * config.shape.layers;
   KV_ASSIGN_OR_RETURN(meter.results_, AllocatePinned(meter.results_max_ * sizeof(float),
                                                      "the results of sparsity"));
+  KV_ASSIGN_OR_RETURN(meter.measured_, NewEvent());
   return meter;
 }
 
@@ -51,7 +52,13 @@ absl::Status SparsityMeter::Measure(const DeviceContext& device, const StepStagi
                               .scratch_bytes = scratch_bytes_,
                               .arrivals = reinterpret_cast<uint32_t*>(arrivals_.get()),
                               .sparsity = to};
-  return ToStatus(LaunchSparsity(params, device.stream), "measure sparsity");
+  KV_RETURN_IF_ERROR(ToStatus(LaunchSparsity(params, device.stream), "measure sparsity"));
+  return ToStatus(cudaEventRecord(measured_.get(), device.stream), "mark sparsity as measured");
+}
+
+absl::Status SparsityMeter::Await() {
+  KV_RETURN_IF_ERROR(ToStatus(cudaEventSynchronize(measured_.get()), "wait for sparsity"));
+  return Deliver();
 }
 
 absl::StatusOr<float*> SparsityMeter::Reserve(absl::Span<float> to, cudaStream_t stream) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // MeasureSparsity as the backend does it: the device writes results to pinned memory, and
-// Synchronize takes them from there to where each caller wants them. So measuring waits for
-// nothing.
+// Synchronize or AwaitSparsity takes them from there to where each caller wants them. So measuring
+// waits for nothing.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +27,9 @@ class SparsityMeter {
                        absl::Span<const uint32_t> wanted, const void* q, float scale,
                        absl::Span<float> sparsity);
 
+  // Waits for what has been ordered, and delivers it.
+  absl::Status Await();
+
   // Internal where the KV heads of a sequence had different numbers of live keys: what was measured
   // since the last Deliver is lost then. REQUIRES: the stream has been waited for.
   absl::Status Deliver();
@@ -38,6 +41,7 @@ class SparsityMeter {
 
   uint64_t scratch_bytes_ = 0;
   DeviceBytes scratch_, arrivals_;
+  Event measured_;  // all that has been ordered
   PinnedBytes results_;
   uint64_t results_max_ = 0;
   uint64_t results_used_ = 0;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tables that the host makes anew for every call and the device reads: one device block of fixed
-// addresses and two pinned copies of it, filled in turn, so that the host never writes what is
-// still being copied and does not wait for it either.
+// addresses and some pinned copies of it, filled in turn, so that the host never writes what is
+// still to be copied and does not wait for it either: it may be a step ahead, with all the calls of
+// a group boundary.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -22,7 +23,7 @@ class StagedBlock {
 
   uint8_t* device() const { return device_.get(); }
 
-  // The host copy to fill next. Waits only if both are still being copied: a host two calls ahead.
+  // The host copy to fill next. Waits only if all are still to be copied.
   absl::StatusOr<uint8_t*> Begin();
   // Orders the copy of the first `bytes` bytes of what Begin gave.
   absl::Status Copy(uint64_t bytes, cudaStream_t stream);
@@ -33,7 +34,7 @@ class StagedBlock {
     Event copied;
   };
   DeviceBytes device_;
-  std::array<HostCopy, 2> copies_;
+  std::array<HostCopy, 4> copies_;
   size_t next_ = 0;
 };
 

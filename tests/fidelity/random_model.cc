@@ -121,11 +121,13 @@ absl::Status RandomModel::Forward(const StepBatch& batch, Backend& backend,
   return absl::OkStatus();
 }
 
-absl::Status RandomModel::Generate(const StepBatch& batch, Backend& backend,
-                                   absl::Span<const SampleSpec> /*samples*/,
-                                   absl::Span<int32_t> tokens) {
+absl::Status RandomModel::StartGenerate(const StepBatch& batch, Backend& backend,
+                                        absl::Span<const SampleSpec> samples) {
+  KV_RETURN_IF_ERROR(chosen_.steps().CheckRoom());
+  KV_RETURN_IF_ERROR(Forward(batch, backend, {}));
+  const absl::Span<int32_t> tokens = chosen_.Start(samples.size());
   std::fill(tokens.begin(), tokens.end(), 0);
-  return Forward(batch, backend, {});
+  return absl::OkStatus();
 }
 
 QueryCodebook RandomModel::Codebook(uint32_t queries) const {

@@ -10,6 +10,7 @@
 #include "kernels/query_codebook.h"
 #include "services/decode/model/model.h"
 #include "services/decode/model/rope.h"
+#include "services/decode/model/started_steps.h"
 
 namespace palimpsest {
 
@@ -27,8 +28,9 @@ class RandomModel final : public Model {
   uint64_t weight_bytes() const override { return 0; }
   absl::Status Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) override;
   // Every token is token 0.
-  absl::Status Generate(const StepBatch& batch, Backend& backend,
-                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) override;
+  absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
+                             absl::Span<const SampleSpec> samples) override;
+  absl::Status AwaitTokens(absl::Span<int32_t> tokens) override { return chosen_.Await(tokens); }
 
  private:
   static constexpr int kRowsMax = 16;
@@ -45,6 +47,7 @@ class RandomModel final : public Model {
   const ModelConfig config_;
   const uint64_t seed_;
   RotaryTable rotary_;
+  ChosenTokens chosen_;
   std::vector<float> q_, k_, v_, out_;
 };
 

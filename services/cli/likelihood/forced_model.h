@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "services/decode/model/model.h"
+#include "services/decode/model/started_steps.h"
 
 namespace palimpsest::cli {
 
@@ -44,17 +45,25 @@ class ForcedModel final : public Model {
   uint64_t weight_bytes() const override { return model_->weight_bytes(); }
   absl::Status Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) override;
   // InvalidArgument for a seed or a position that no text has.
-  absl::Status Generate(const StepBatch& batch, Backend& backend,
-                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) override;
+  absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
+                             absl::Span<const SampleSpec> samples) override;
+  absl::Status AwaitTokens(absl::Span<int32_t> tokens) override;
 
  private:
+  // Computes the logits that the sink gets, and gives them to it.
+  absl::Status TellSink(const StepBatch& batch, Backend& backend,
+                        absl::Span<const SampleSpec> samples);
+
   Model* const model_;
   const ForcedRowSink sink_;
   const uint32_t every_;
   std::vector<absl::Span<const int32_t>> texts_;  // by seed
-  std::vector<uint32_t> logit_rows_;              // scratch: of a batch, those that the sink gets
-  std::vector<float> logits_;                     // scratch, [logit_rows_, vocab_size]
+  ChosenTokens forced_;
+  // Scratch.
+  std::vector<uint32_t> logit_rows_;  // of a batch, those that the sink gets
+  std::vector<float> logits_;         // [logit_rows_, vocab_size]
   std::vector<ForcedRow> rows_;
+  std::vector<int32_t> unforced_;
 };
 
 }  // namespace palimpsest::cli

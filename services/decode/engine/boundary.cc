@@ -58,7 +58,7 @@ BoundaryWork::BoundaryWork(const Options& options, Backend* backend, ControlPlan
                            const Clock* clock, EngineObserver* observer)
     : options_(options), backend_(backend), control_(control), clock_(clock), observer_(observer) {}
 
-absl::Status BoundaryWork::Run(absl::Span<Chain* const> chains) {
+absl::Status BoundaryWork::SealGroups(absl::Span<Chain* const> chains) {
   if (chains.empty()) return absl::OkStatus();
   std::vector<Decided> arrived;
   for (Chain* chain : chains) {
@@ -66,7 +66,11 @@ absl::Status BoundaryWork::Run(absl::Span<Chain* const> chains) {
     arrived.push_back(TakeStorePlans(*chain, std::exchange(chain->plans_waiting, {})));
   }
   KV_RETURN_IF_ERROR(Apply(absl::MakeSpan(arrived)));
-  KV_RETURN_IF_ERROR(Seal(chains));
+  return Seal(chains);
+}
+
+absl::Status BoundaryWork::ReportAndPlan(absl::Span<Chain* const> chains) {
+  if (chains.empty()) return absl::OkStatus();
   Report(chains);
   return PlanNow(chains);
 }

@@ -5,7 +5,8 @@
 // Order within a boundary: (1) plans that have arrived, so that this very group is written in the
 // decided format and into the slots just freed; (2) seal; (3) report; (4) in lockstep wait for the
 // plan and carry it out, without a store plan locally. All chains of a step go through each stage
-// together, so that each is one kernel call.
+// together, so that each is one kernel call. The first two want nothing but the step to have been
+// ordered, the others what it has measured.
 #pragma once
 
 #include <chrono>
@@ -33,9 +34,12 @@ class BoundaryWork {
   BoundaryWork(const Options& options, Backend* backend, ControlPlane* control, const Clock* clock,
                EngineObserver* observer);
 
-  // Takes chains whose open group is full through the boundary. A chain that finds no room at all
-  // is marked finished with ResourceExhausted; an error returned is the backend's, and fatal.
-  absl::Status Run(absl::Span<Chain* const> chains);
+  // Takes chains whose open group is full through the first half of the boundary: (1) and (2). A
+  // chain that finds no room at all is marked finished with ResourceExhausted; an error returned is
+  // the backend's, and fatal.
+  absl::Status SealGroups(absl::Span<Chain* const> chains);
+  // The second half, for the same chains: (3) and (4). Chain::sparsity is that of the window's end.
+  absl::Status ReportAndPlan(absl::Span<Chain* const> chains);
 
  private:
   // What a chain is to carry out.

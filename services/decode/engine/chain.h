@@ -27,10 +27,12 @@ struct Chain {
   std::unique_ptr<const Policy> policy;
   std::unique_ptr<SequenceCache> cache;
 
-  // Text. `next_token` is generated but not yet in the cache.
+  // Text. `next_token` is generated but not yet in the cache: ChosenBefore while the step that
+  // chooses it runs.
   uint32_t prompt_done = 0;  // prompt tokens already in the cache
   int32_t next_token = 0;
   uint32_t new_tokens = 0;
+  uint32_t ordered_tokens = 0;             // with that of the step that runs
   absl::InlinedVector<int32_t, 4> unsent;  // for the next event
   std::optional<FinishReason> finish;
   absl::Status error;
@@ -59,6 +61,11 @@ struct Chain {
 
   uint32_t prompt_tokens() const { return static_cast<uint32_t>(request.prompt.size()); }
   bool prefilling() const { return prompt_done < prompt_tokens(); }
+  // Is there more to generate? A chain that has a stop token is not known to end before the step
+  // that chooses one has run.
+  bool wants_step() const {
+    return !finish.has_value() && (prefilling() || ordered_tokens < request.max_new_tokens);
+  }
   // Tokens this chain adds to the next step: a prompt is read up to the end of the open group.
   uint32_t step_tokens() const;
   // Will the next step end a window of generated tokens?

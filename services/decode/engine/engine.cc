@@ -6,7 +6,6 @@
 
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
-#include "services/decode/engine/refresh_observer.h"
 
 namespace palimpsest {
 namespace {
@@ -36,7 +35,10 @@ Engine::Engine(const EngineOptions& options, Model* model, TimedBackend* backend
   PublishSnapshot(/*force=*/true);
 }
 
-Engine::~Engine() = default;
+Engine::~Engine() {
+  // The model has no step left to await, and may serve another engine.
+  for (const size_t turn : {1 - turn_, turn_}) TakeTokens(steps_[turn]).IgnoreError();
+}
 
 void Engine::Cancel(RequestId request) {
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -76,38 +78,32 @@ absl::StatusOr<bool> Engine::Step() {
   HearStore();
   TakeCancellations();
   Admit();
-  if (chains_.empty()) {
+  if (chains_.empty() && !steps_[1 - turn_].running()) {
     PublishSnapshot(/*force=*/true);
     return false;
   }
   const Clock::Time start = clock_->Now();
   const uint64_t prefilled = working_.tokens_prefilled;
   const uint64_t decoded = working_.tokens_decoded;
-  absl::Status status = RunModel();
-  const double model_seconds = std::chrono::duration<double>(clock_->Now() - start).count();
-  if (status.ok()) status = CommitStep();
-  if (!status.ok()) {
+  if (const absl::Status status = RunStep(); !status.ok()) {
     FailAll(status);
     return status;
   }
-  FinishChains();
   const double seconds = std::chrono::duration<double>(clock_->Now() - start).count();
-  ++working_.steps;
   working_.step_seconds += seconds;
   if (observer_ != nullptr) {
     observer_->OnStep(seconds, static_cast<uint32_t>(working_.tokens_prefilled - prefilled),
                       static_cast<uint32_t>(working_.tokens_decoded - decoded));
-    ObserveKernels(model_seconds);
+    ObserveKernels();
   }
   PublishSnapshot(/*force=*/false);
   return true;
 }
 
-void Engine::ObserveKernels(double model_seconds) {
+void Engine::ObserveKernels() {
   const auto kernels = backend_->TakeSeconds();
   if (!kernels.has_value()) {
-    // The model's wait at its end: for all that has been ordered since the one before.
-    observer_->OnKernel("device", model_seconds);
+    observer_->OnKernel("device", model_seconds_);
     return;
   }
   for (int i = 0; i < kKernelFamilyCount; ++i) {
@@ -115,7 +111,7 @@ void Engine::ObserveKernels(double model_seconds) {
     if (seconds > 0) observer_->OnKernel(Name(static_cast<KernelFamily>(i)), seconds);
   }
   // What a model does between the kernels is nearly all matrix products.
-  observer_->OnKernel("matmul", model_seconds - SecondsInsideModel(*kernels));
+  observer_->OnKernel("matmul", model_seconds_ - SecondsInsideModel(*kernels));
 }
 
 void Engine::HearStore() {
@@ -168,7 +164,6 @@ void Engine::TakeCancellations() {
       chain->finish = FinishReason::kCancelled;
     }
   }
-  FinishChains();
 }
 
 // First come, first served: a request that does not fit yet holds the ones behind it, so that a
@@ -206,62 +201,104 @@ void Engine::Admit() {
   }
 }
 
-absl::Status Engine::RunModel() {
-  views_.clear();
-  rows_.clear();
-  tokens_.clear();
-  logit_rows_.clear();
-  logit_chains_.clear();
-  samples_.clear();
-  stepping_.clear();
-  for (const std::unique_ptr<Chain>& owned : chains_) {
-    Chain& chain = *owned;
-    const uint32_t count = chain.step_tokens();
-    if (tokens_.size() + count > static_cast<size_t>(model_->rows_max())) continue;  // next step
-    const uint32_t row = static_cast<uint32_t>(tokens_.size());
-    rows_.push_back({.sequence = static_cast<uint32_t>(views_.size()), .row = row, .count = count});
-    views_.push_back(chain.step_view());
-    stepping_.push_back(&chain);
-    if (!chain.prefilling()) {
-      tokens_.push_back(chain.next_token);
-    } else {
-      const auto first = chain.request.prompt.begin() + chain.prompt_done;
-      tokens_.insert(tokens_.end(), first, first + count);
-    }
-    if (!chain.prefilling() || chain.prompt_done + count == chain.prompt_tokens()) {
-      logit_rows_.push_back(row + count - 1);
-      logit_chains_.push_back(&chain);
-      samples_.push_back(
-          {.params = chain.request.sampling, .position = chain.prompt_tokens() + chain.new_tokens});
-    }
-  }
-  chosen_.resize(logit_rows_.size());
-  RefreshObserver refresh(backend_, stepping_);
-  KV_RETURN_IF_ERROR(model_->Generate({.tokens = tokens_,
-                                       .sequences = views_,
-                                       .rows = rows_,
-                                       .logit_rows = logit_rows_,
-                                       .observer = refresh.layers().empty() ? nullptr : &refresh},
-                                      *backend_, samples_, absl::MakeSpan(chosen_)));
-  return refresh.Deliver();
+absl::Status Engine::CommitEviction(Chain& chain) {
+  const Segment* const segment = FindSegment(chain.cache->state(), chain.gradual->first_position);
+  Anneal one = *chain.gradual;
+  one.keep = std::max(one.keep, segment->live_count - 1);
+  KV_ASSIGN_OR_RETURN(const uint32_t evicted, chain.cache->CommitAnneal(one));
+  if (observer_ != nullptr) observer_->OnEvicted(evicted);
+  if (one.keep == chain.gradual->keep) chain.gradual.reset();
+  return absl::OkStatus();
 }
 
-absl::Status Engine::CommitStep() {
-  std::vector<Chain*> boundary;
-  for (size_t i = 0; i < stepping_.size(); ++i) {
-    Chain& chain = *stepping_[i];
-    chain.cache->CommitAppend(rows_[i].count);
+absl::Status Engine::RunStep() {
+  DecodeStep& step = steps_[turn_];
+  model_seconds_ = 0;
+  KV_RETURN_IF_ERROR(OrderStep(step));
+  KV_RETURN_IF_ERROR(TakeTokens(steps_[1 - turn_]));
+  FinishChains();
+  KV_RETURN_IF_ERROR(CommitStep(step));
+  turn_ = 1 - turn_;
+  return absl::OkStatus();
+}
+
+template <typename Call>
+auto Engine::InModel(const Call& call) {
+  const Clock::Time start = clock_->Now();
+  auto result = call();
+  model_seconds_ += std::chrono::duration<double>(clock_->Now() - start).count();
+  return result;
+}
+
+absl::Status Engine::OrderStep(DecodeStep& step) {
+  step.Clear();
+  const auto rows_max = static_cast<size_t>(model_->rows_max());
+  for (const std::unique_ptr<Chain>& chain : chains_) {
+    // What is too much for this step waits for the next.
+    if (!chain->wants_step() || step.row_count() + chain->step_tokens() > rows_max) continue;
+    step.Add(*chain);
+  }
+  if (step.empty()) return absl::OkStatus();
+  return InModel([&] { return step.Start(*model_, *backend_); });
+}
+
+absl::Status Engine::TakeTokens(DecodeStep& step) {
+  if (!step.running()) return absl::OkStatus();
+  KV_ASSIGN_OR_RETURN(const absl::Span<const int32_t> tokens,
+                      InModel([&] { return step.Await(*model_); }));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (step.choosing()[i] != nullptr) TakeToken(*step.choosing()[i], tokens[i]);
+  }
+  return absl::OkStatus();
+}
+
+void Engine::TakeToken(Chain& chain, int32_t token) {
+  if (token == kNoToken) {
+    chain.finish = FinishReason::kError;
+    chain.error = absl::DataLossError("a logit is not finite: the model or its cache is broken");
+    return;
+  }
+  chain.unsent.push_back(token);
+  ++chain.new_tokens;
+  ++working_.tokens_decoded;
+  // Else the step that runs has it already.
+  if (chain.new_tokens == chain.ordered_tokens) chain.next_token = token;
+  if (chain.finish.has_value()) return;
+  const std::vector<int32_t>& stops = chain.request.stop_tokens;
+  if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+    chain.finish = FinishReason::kStop;
+  } else if (chain.new_tokens == chain.request.max_new_tokens) {
+    chain.finish = FinishReason::kLength;
+  }
+}
+
+absl::Status Engine::CommitStep(DecodeStep& step) {
+  std::vector<Chain*> stepped, boundary;
+  for (size_t i = 0; i < step.chains().size(); ++i) {
+    if (step.chains()[i] == nullptr) continue;
+    Chain& chain = *step.chains()[i];
+    const uint32_t count = step.rows()[i].count;
+    stepped.push_back(&chain);
+    chain.cache->CommitAppend(count);
     if (chain.prefilling()) {
-      chain.prompt_done += rows_[i].count;
-      working_.tokens_prefilled += rows_[i].count;
+      chain.prompt_done += count;
+      working_.tokens_prefilled += count;
     }
-    if (views_[i].evict_from != kNoEviction) KV_RETURN_IF_ERROR(CommitEviction(chain));
+    if (step.views()[i].evict_from != kNoEviction) KV_RETURN_IF_ERROR(CommitEviction(chain));
     if (chain.cache->open_count() == kGroupTokens) boundary.push_back(&chain);
   }
-  TakeTokens();
-  KV_RETURN_IF_ERROR(boundary_.Run(boundary));
+  if (stepped.empty()) return absl::OkStatus();
+  KV_RETURN_IF_ERROR(boundary_.SealGroups(boundary));
+  KV_RETURN_IF_ERROR(InModel([&] { return step.refresh().Deliver(); }));
+  KV_RETURN_IF_ERROR(boundary_.ReportAndPlan(boundary));
+  CountStep(stepped);
+  return absl::OkStatus();
+}
+
+void Engine::CountStep(absl::Span<Chain* const> chains) {
+  ++working_.steps;
   uint64_t held_bytes = 0;
-  for (Chain* chain : stepping_) {
+  for (Chain* chain : chains) {
     const uint64_t footprint = chain->cache->footprint_bytes();
     const uint64_t full = chain->cache->full_bytes();
     chain->stats.footprint_byte_steps += footprint;
@@ -276,42 +313,10 @@ absl::Status Engine::CommitStep() {
   }
   // Frames hold slack beside the pages, which the sequences' own sums do not see.
   working_.used_byte_steps += held_bytes + pool_.slack_bytes();
-  return absl::OkStatus();
-}
-
-absl::Status Engine::CommitEviction(Chain& chain) {
-  const Segment* const segment = FindSegment(chain.cache->state(), chain.gradual->first_position);
-  Anneal one = *chain.gradual;
-  one.keep = std::max(one.keep, segment->live_count - 1);
-  KV_ASSIGN_OR_RETURN(const uint32_t evicted, chain.cache->CommitAnneal(one));
-  if (observer_ != nullptr) observer_->OnEvicted(evicted);
-  if (one.keep == chain.gradual->keep) chain.gradual.reset();
-  return absl::OkStatus();
-}
-
-void Engine::TakeTokens() {
-  for (size_t i = 0; i < logit_chains_.size(); ++i) {
-    Chain& chain = *logit_chains_[i];
-    const int32_t token = chosen_[i];
-    if (token == kNoToken) {
-      chain.finish = FinishReason::kError;
-      chain.error = absl::DataLossError("a logit is not finite: the model or its cache is broken");
-      continue;
-    }
-    chain.next_token = token;
-    chain.unsent.push_back(token);
-    ++chain.new_tokens;
-    ++working_.tokens_decoded;
-    const std::vector<int32_t>& stops = chain.request.stop_tokens;
-    if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
-      chain.finish = FinishReason::kStop;
-    } else if (chain.new_tokens == chain.request.max_new_tokens) {
-      chain.finish = FinishReason::kLength;
-    }
-  }
 }
 
 void Engine::FinishChains() {
+  for (DecodeStep& step : steps_) step.LeaveOutEnded();
   for (const std::unique_ptr<Chain>& chain : chains_) {
     if (!chain->unsent.empty() || chain->finish.has_value()) SendEvents(*chain);
     if (!chain->finish.has_value()) continue;
@@ -342,6 +347,8 @@ void Engine::SendEvents(Chain& chain) {
 }
 
 void Engine::FailAll(const absl::Status& status) {
+  // What has been chosen already is still sent, if it can be had.
+  for (const size_t turn : {1 - turn_, turn_}) TakeTokens(steps_[turn]).IgnoreError();
   std::deque<std::unique_ptr<Chain>> waiting;
   {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // The decode engine: continuous batching over a paged, compressed cache.
 //
-// One thread owns everything that runs (Step, Run). A step: hear the store, admit what fits, let
-// the model choose the next tokens from one ragged batch (one token of each decoding chain, a chunk
-// of each prompt), and, for chains that reached a group boundary, carry out plans, seal the
+// One thread owns everything that runs (Step, Run). A step: hear the store, admit what fits, order
+// the next tokens of the model in one ragged batch (one token of each decoding chain, a chunk of
+// each prompt), and, for chains that reach a group boundary with it, carry out plans, seal the
 // group, report, and plan locally where there is no store to do it.
+//
+// A device is kept a step ahead of the host: a step's tokens are read when the next step has been
+// ordered, which takes them from where the device has left them. Nothing else that the engine does
+// depends on tokens, but for a chain's end: one that has chosen a stop token has a row in the next
+// step too, which is left out of everything; one that has reached its length is known beforehand.
+// Refreshes want the step's attention sparsity and wait for that, not for its tokens.
 //
 // A step never waits for the store, unless Options::lockstep asks for it. When the pool is full a
 // chain falls back on its own planner and then on pressure.h; no live chain ends for want of
 // a plan. Submit, Cancel, Drain and Snapshot may be called from any thread.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
@@ -25,6 +32,7 @@
 #include "services/decode/control_plane.h"
 #include "services/decode/engine/boundary.h"
 #include "services/decode/engine/chain.h"
+#include "services/decode/engine/decode_step.h"
 #include "services/decode/engine/request.h"
 #include "services/decode/engine/snapshot.h"
 #include "services/decode/engine/timed_backend.h"
@@ -55,7 +63,7 @@ class Engine {
 
   // Checks every request, then queues those that can run, together and in order.
   std::vector<Admission> Submit(std::vector<GenerateRequest> requests, const EventSink& sink);
-  // Ends a chain at the next step; unknown ids are ignored.
+  // Ends a chain at the next step, with the token that it is choosing; unknown ids are ignored.
   void Cancel(RequestId request);
   // No new requests from now on; running and waiting chains finish.
   void Drain();
@@ -63,8 +71,9 @@ class Engine {
   uint64_t outstanding() const { return outstanding_.load(); }
   EngineSnapshot Snapshot() const;
 
-  // Runs one step. False when there was nothing to do. A returned error is fatal: the backend or
-  // the model is broken, every chain has been ended with it.
+  // Orders one step, and takes the tokens of the step ordered before. False when there was nothing
+  // to do. A returned error is fatal: the backend or the model is broken, every chain has been
+  // ended with it.
   absl::StatusOr<bool> Step();
   // Steps until Stop, sleeping while idle.
   absl::Status Run();
@@ -76,12 +85,20 @@ class Engine {
   void HearStore();
   void TakeCancellations();
   void Admit();
-  absl::Status RunModel();
+  absl::Status RunStep();
+  absl::Status OrderStep(DecodeStep& step);
+  // Waits for the step's tokens, if they have not been taken.
+  absl::Status TakeTokens(DecodeStep& step);
+  void TakeToken(Chain& chain, int32_t token);
+  // Records what the step has appended, and does what is due at group boundaries.
+  absl::Status CommitStep(DecodeStep& step);
+  void CountStep(absl::Span<Chain* const> chains);
   // A step's attention evicted a token of the chain: an anneal that is carried out gradually.
   absl::Status CommitEviction(Chain& chain);
-  void TakeTokens();
-  void ObserveKernels(double model_seconds);
-  absl::Status CommitStep();
+  // Adds what the call takes to model_seconds_.
+  template <typename Call>
+  auto InModel(const Call& call);
+  void ObserveKernels();
   void FinishChains();
   void SendEvents(Chain& chain);
   void FailAll(const absl::Status& status);
@@ -101,15 +118,10 @@ class Engine {
   std::vector<uint32_t> free_open_groups_;
   EngineSnapshot working_;  // counters since start
   Clock::Time published_;
-  // Scratch of one step.
-  std::vector<Chain*> stepping_;
-  std::vector<SequenceView> views_;
-  std::vector<StepRows> rows_;
-  std::vector<int32_t> tokens_;
-  std::vector<uint32_t> logit_rows_;
-  std::vector<Chain*> logit_chains_;
-  std::vector<SampleSpec> samples_;
-  std::vector<int32_t> chosen_;
+  static_assert(kStepsAhead >= 2);
+  std::array<DecodeStep, 2> steps_;
+  size_t turn_ = 0;           // steps_[turn_] is ordered next; the other one may still run
+  double model_seconds_ = 0;  // of the step at hand: ordering and waiting
 
   // Shared.
   std::atomic<uint64_t> outstanding_{0};

@@ -27,7 +27,7 @@ absl::Status RefreshObserver::AfterAttend(int layer, const LayerActivations& io)
     const auto place = std::lower_bound(layers.begin(), layers.end(), layer);
     if (place == layers.end() || *place != static_cast<uint32_t>(layer)) continue;
     wanted.push_back(i);
-    targets_.push_back(&chains_[i]->sparsity[place - layers.begin()]);
+    targets_.push_back({.chain = i, .value = static_cast<size_t>(place - layers.begin())});
   }
   sparsity_.resize(targets_.size());
   return backend_->MeasureSparsity(layer, wanted, io,
@@ -36,8 +36,11 @@ absl::Status RefreshObserver::AfterAttend(int layer, const LayerActivations& io)
 
 absl::Status RefreshObserver::Deliver() {
   if (targets_.empty()) return absl::OkStatus();
-  KV_RETURN_IF_ERROR(backend_->Synchronize());
-  for (size_t i = 0; i < targets_.size(); ++i) *targets_[i] = sparsity_[i];
+  KV_RETURN_IF_ERROR(backend_->AwaitSparsity());
+  for (size_t i = 0; i < targets_.size(); ++i) {
+    Chain* const chain = chains_[targets_[i].chain];
+    if (chain != nullptr) chain->sparsity[targets_[i].value] = sparsity_[i];
+  }
   return absl::OkStatus();
 }
 

@@ -14,7 +14,8 @@ namespace palimpsest {
 
 class RefreshObserver final : public LayerObserver {
  public:
-  // chains[i] has the step's i-th StepRows. The span outlives the step.
+  // chains[i] has the step's i-th StepRows. The span outlives this; chains that end before Deliver
+  // are null in it by then.
   RefreshObserver(Backend* backend, absl::Span<Chain* const> chains);
 
   // What the chains that refresh want measured; none when none does.
@@ -23,7 +24,7 @@ class RefreshObserver final : public LayerObserver {
   // Orders the measurements; a device may carry them out later.
   absl::Status AfterAttend(int layer, const LayerActivations& io) override;
 
-  // Fills Chain::sparsity of the chains that refresh, once the step has been run.
+  // Waits for the measurements and fills Chain::sparsity of the chains that refresh.
   absl::Status Deliver();
 
  private:
@@ -33,7 +34,11 @@ class RefreshObserver final : public LayerObserver {
   std::vector<int> layers_;           // ascending
   // What is being measured, and where it goes.
   std::vector<float> sparsity_;
-  std::vector<float*> targets_;
+  struct Target {
+    uint32_t chain = 0;  // index into chains_
+    size_t value = 0;    // into its Chain::sparsity
+  };
+  std::vector<Target> targets_;
 };
 
 }  // namespace palimpsest

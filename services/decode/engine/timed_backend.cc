@@ -51,6 +51,7 @@ class Timed final : public TimedBackend {
     return backend_->Read(offset, out);
   }
   absl::Status Synchronize() override { return backend_->Synchronize(); }
+  absl::Status AwaitSparsity() override { return backend_->AwaitSparsity(); }
 
  private:
   template <typename Call>

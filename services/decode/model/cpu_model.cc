@@ -62,8 +62,9 @@ class CpuModel final : public Model {
   uint64_t weight_bytes() const override { return weights_.bytes; }
 
   absl::Status Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) override;
-  absl::Status Generate(const StepBatch& batch, Backend& backend,
-                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) override;
+  absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
+                             absl::Span<const SampleSpec> samples) override;
+  absl::Status AwaitTokens(absl::Span<int32_t> tokens) override { return chosen_.Await(tokens); }
 
  private:
   absl::Status Run(const StepBatch& batch, Backend& backend);
@@ -84,6 +85,7 @@ class CpuModel final : public Model {
   RotaryTable rotary_;
   Activations activations_;
   std::vector<float> logits_;  // of the rows the head may be applied to, padding included
+  ChosenTokens chosen_;
 };
 
 absl::Status CpuModel::Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) {
@@ -94,11 +96,14 @@ absl::Status CpuModel::Forward(const StepBatch& batch, Backend& backend, absl::S
   return absl::OkStatus();
 }
 
-absl::Status CpuModel::Generate(const StepBatch& batch, Backend& backend,
-                                absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) {
-  KV_RETURN_IF_ERROR(CheckGenerate(*this, batch, samples.size(), tokens.size()));
-  KV_RETURN_IF_ERROR(Run(batch, backend));
+absl::Status CpuModel::StartGenerate(const StepBatch& batch, Backend& backend,
+                                     absl::Span<const SampleSpec> samples) {
+  KV_RETURN_IF_ERROR(CheckStart(*this, batch, samples.size(), chosen_.steps()));
+  StepBatch known = batch;
+  known.tokens = chosen_.Resolve(batch.tokens);
+  KV_RETURN_IF_ERROR(Run(known, backend));
   KV_ASSIGN_OR_RETURN(const absl::Span<const float> logits, Logits(batch.logit_rows));
+  const absl::Span<int32_t> tokens = chosen_.Start(samples.size());
   const size_t vocabulary = config_.vocab_size;
   for (size_t i = 0; i < samples.size(); ++i) {
     const absl::StatusOr<int32_t> token = SampleToken(logits.subspan(i * vocabulary, vocabulary),

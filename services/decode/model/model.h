@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "common/base/status_macros.h"
 #include "kernels/backend.h"
 #include "services/decode/model/model_config.h"
 #include "services/decode/model/sampler.h"
@@ -37,7 +38,7 @@ class LayerObserver {
 // step ends where the group does. The position of a sequence's i-th new token is
 // open_position + open_count + i. The caller raises open_count after the step.
 struct StepBatch {
-  absl::Span<const int32_t> tokens;  // [rows]
+  absl::Span<const int32_t> tokens;  // [rows]: ids, or ChosenBefore
   absl::Span<const SequenceView> sequences;
   absl::Span<const StepRows> rows;        // at most one per sequence; they tile [0, rows)
   absl::Span<const uint32_t> logit_rows;  // rows whose logits are wanted, in this order
@@ -51,6 +52,14 @@ struct SampleSpec {
 };
 
 inline constexpr int32_t kNoToken = -1;
+
+// In StepBatch::tokens, for StartGenerate alone: whatever token the StartGenerate before it chooses
+// for samples[i], so that a step can be ordered before anybody has seen that token. Token 0 where
+// it is kNoToken.
+constexpr int32_t ChosenBefore(uint32_t i) { return -2 - static_cast<int32_t>(i); }
+
+// How many steps may have been started and not yet awaited.
+inline constexpr size_t kStepsAhead = 2;
 
 class Model {
  public:
@@ -76,12 +85,28 @@ class Model {
   virtual absl::Status Forward(const StepBatch& batch, Backend& backend,
                                absl::Span<float> logits) = 0;
 
-  // The same, but chooses the tokens itself: tokens[i] is what samples[i] makes of the logits of
-  // logit_rows[i], or kNoToken where SampleToken would say that they are not finite. A model on a
-  // device may round probabilities otherwise than SampleToken does.
-  virtual absl::Status Generate(const StepBatch& batch, Backend& backend,
-                                absl::Span<const SampleSpec> samples,
-                                absl::Span<int32_t> tokens) = 0;
+  // The same, but chooses the tokens itself, and a model on a device has only ordered all of it on
+  // return: what is asked of `backend` afterwards comes after this step. FailedPrecondition where
+  // kStepsAhead steps are still to be awaited.
+  virtual absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
+                                     absl::Span<const SampleSpec> samples) = 0;
+
+  // Waits for the oldest step that has been started and not yet awaited, and no longer than for
+  // that: tokens[i] is what samples[i] makes of the logits of logit_rows[i], or kNoToken where
+  // SampleToken would say that they are not finite. A model on a device may round probabilities
+  // otherwise than SampleToken does. Returns what has gone wrong on the device, as Synchronize
+  // does. InvalidArgument, with nothing taken, for another number of tokens than was started.
+  virtual absl::Status AwaitTokens(absl::Span<int32_t> tokens) = 0;
+
+  // Both. REQUIRES: no step is to be awaited.
+  absl::Status Generate(const StepBatch& batch, Backend& backend,
+                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) {
+    if (tokens.size() != samples.size()) {
+      return absl::InvalidArgumentError("step: as many samples are wanted as there is room for");
+    }
+    KV_RETURN_IF_ERROR(StartGenerate(batch, backend, samples));
+    return AwaitTokens(tokens);
+  }
 };
 
 }  // namespace palimpsest

@@ -45,15 +45,16 @@ absl::Status CheckObserver(const Model& model, const LayerObserver& observer) {
 
 }  // namespace
 
-absl::Status CheckStep(const Model& model, const StepBatch& batch) {
+absl::Status CheckStep(const Model& model, const StepBatch& batch, size_t chosen_before) {
   const ModelConfig& config = model.config();
   const size_t rows = batch.tokens.size();
   if (rows == 0 || rows > static_cast<size_t>(model.rows_max())) {
     return Bad(rows, " rows, allowed 1 to ", model.rows_max());
   }
   KV_RETURN_IF_ERROR(CheckRows(config, batch));
+  const int32_t least = chosen_before == 0 ? 0 : ChosenBefore(chosen_before - 1);
   for (const int32_t token : batch.tokens) {
-    if (token < 0 || token >= config.vocab_size) {
+    if (token < least || token == kNoToken || token >= config.vocab_size) {
       return Bad("token ", token, ", the vocabulary has ", config.vocab_size);
     }
   }
@@ -68,18 +69,18 @@ absl::Status CheckStep(const Model& model, const StepBatch& batch) {
 }
 
 absl::Status CheckForward(const Model& model, const StepBatch& batch, size_t logits) {
-  KV_RETURN_IF_ERROR(CheckStep(model, batch));
+  KV_RETURN_IF_ERROR(CheckStep(model, batch, /*chosen_before=*/0));
   const size_t wanted = batch.logit_rows.size();
   if (logits == wanted * static_cast<size_t>(model.config().vocab_size)) return absl::OkStatus();
   return Bad(wanted, " logit rows into ", logits, " floats");
 }
 
-absl::Status CheckGenerate(const Model& model, const StepBatch& batch, size_t samples,
-                           size_t tokens) {
-  KV_RETURN_IF_ERROR(CheckStep(model, batch));
+absl::Status CheckStart(const Model& model, const StepBatch& batch, size_t samples,
+                        const StartedSteps& steps) {
+  KV_RETURN_IF_ERROR(CheckStep(model, batch, steps.last_count()));
   const size_t wanted = batch.logit_rows.size();
-  if (samples == wanted && tokens == wanted) return absl::OkStatus();
-  return Bad(wanted, " logit rows with ", samples, " samples into ", tokens, " tokens");
+  if (samples != wanted) return Bad(wanted, " logit rows with ", samples, " samples");
+  return steps.CheckRoom();
 }
 
 }  // namespace palimpsest

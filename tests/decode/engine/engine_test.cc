@@ -90,6 +90,8 @@ class EngineTest : public testing::Test {
 class FailingModel final : public Model {
  public:
   FailingModel(Model* model, int step, size_t row) : model_(model), step_(step), row_(row) {}
+  int started() const { return started_; }
+  int most_ahead() const { return most_ahead_; }
   const ModelConfig& config() const override { return model_->config(); }
   int rows_max() const override { return model_->rows_max(); }
   int logit_rows_max() const override { return model_->logit_rows_max(); }
@@ -99,9 +101,15 @@ class FailingModel final : public Model {
                        absl::Span<float> logits) override {
     return model_->Forward(batch, backend, logits);
   }
-  absl::Status Generate(const StepBatch& batch, Backend& backend,
-                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) override {
-    const absl::Status status = model_->Generate(batch, backend, samples, tokens);
+  absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
+                             absl::Span<const SampleSpec> samples) override {
+    ++started_;
+    most_ahead_ = std::max(most_ahead_, ++ahead_);
+    return model_->StartGenerate(batch, backend, samples);
+  }
+  absl::Status AwaitTokens(absl::Span<int32_t> tokens) override {
+    --ahead_;
+    const absl::Status status = model_->AwaitTokens(tokens);
     if (step_-- == 0) tokens[row_] = kNoToken;
     return status;
   }
@@ -110,6 +118,7 @@ class FailingModel final : public Model {
   Model* const model_;
   int step_;
   const size_t row_;
+  int started_ = 0, ahead_ = 0, most_ahead_ = 0;
 };
 
 // Thresholds that make every label come up on random attention.
@@ -217,6 +226,62 @@ TEST_F(EngineTest, AStopTokenEndsTheTextAndBelongsToIt) {
   EXPECT_EQ(outcome.finished, FinishReason::kStop);
   EXPECT_EQ(outcome.tokens.back(), all[20]);
   EXPECT_LE(outcome.tokens.size(), 21u);
+}
+
+TEST_F(EngineTest, AStepIsOrderedBeforeTheTokensOfTheStepBeforeAreTaken) {
+  const auto model = NewSyntheticCpuModel(TinyConfig(), 1, {.rows_max = 128});
+  ASSERT_TRUE(model.ok());
+  FailingModel counting(model->get(), -1, 0);
+  Make({}, nullptr, 16 << 20, &counting);
+  Submit({Request(1, 50)});  // six tokens of prompt
+  RunAll();
+  EXPECT_EQ(counting.most_ahead(), 2);
+  EXPECT_EQ(counting.started(), 50);  // its length is known beforehand
+  EXPECT_EQ(engine_->Snapshot().steps, 50u);
+}
+
+TEST_F(EngineTest, TheStepThatAStopTokenComesTooLateForCountsForNothing) {
+  const auto model = NewSyntheticCpuModel(TinyConfig(), 1, {.rows_max = 128});
+  ASSERT_TRUE(model.ok());
+  FailingModel counting(model->get(), -1, 0);
+  Make({}, nullptr, 16 << 20, &counting);
+  Submit({Request(1, 50)});
+  RunAll();
+  const Outcome all = outcomes_.begin()->second;
+  const int started = counting.started();
+  Make({}, nullptr, 16 << 20, &counting);
+  GenerateRequest request = Request(1, 1000);
+  request.stop_tokens = {all.tokens.back()};
+  // Among what is chosen before, too: then it ends there.
+  const auto stop = std::find(all.tokens.begin(), all.tokens.end(), all.tokens.back());
+  const auto length = static_cast<uint32_t>(stop - all.tokens.begin()) + 1;
+  Submit({request});
+  RunAll();
+  const Outcome& outcome = outcomes_.begin()->second;
+  EXPECT_EQ(outcome.finished, FinishReason::kStop);
+  EXPECT_EQ(outcome.tokens, std::vector<int32_t>(all.tokens.begin(), stop + 1));
+  EXPECT_EQ(outcome.stats.new_tokens, length);
+  EXPECT_EQ(outcome.stats.steps, length);
+  EXPECT_EQ(engine_->Snapshot().steps, length);
+  EXPECT_EQ(counting.started() - started, static_cast<int>(length) + 1);
+  if (length == 50) {
+    EXPECT_EQ(outcome.stats.footprint_byte_steps, all.stats.footprint_byte_steps);
+    EXPECT_EQ(outcome.stats.full_bytes_end, all.stats.full_bytes_end);
+  }
+  EXPECT_EQ(engine_->Snapshot().pool.used_bytes, 0u);
+}
+
+TEST_F(EngineTest, AnEngineThatIsStoppedSendsWhatHasBeenChosen) {
+  Make();
+  Submit({Request(1, 50)});
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(engine_->Step().ok());
+  const Outcome& outcome = outcomes_.begin()->second;
+  EXPECT_EQ(outcome.tokens.size(), 9u);
+  engine_->Stop();
+  EXPECT_TRUE(engine_->Run().ok());
+  EXPECT_EQ(outcome.tokens.size(), 10u);
+  EXPECT_EQ(outcome.finished, FinishReason::kError);
+  EXPECT_EQ(outcome.error.code(), absl::StatusCode::kUnavailable);
 }
 
 TEST_F(EngineTest, ThinKvKeepsItsBudgetAtEveryStepAndTellsWhatItCost) {
@@ -396,7 +461,11 @@ TEST_F(EngineTest, ACancelledChainGivesEverythingBack) {
     if (++step == 20) engine_->Cancel(admissions[0].request);
   };
   RunAll();
-  EXPECT_EQ(outcomes_[admissions[0].request].finished, FinishReason::kCancelled);
+  const Outcome& cancelled = outcomes_[admissions[0].request];
+  EXPECT_EQ(cancelled.finished, FinishReason::kCancelled);
+  EXPECT_EQ(cancelled.tokens.size(), 20u);
+  EXPECT_EQ(cancelled.stats.new_tokens, 20u);
+  EXPECT_EQ(cancelled.stats.steps, 20u);
   EXPECT_EQ(outcomes_[admissions[1].request].finished, FinishReason::kLength);
   EXPECT_EQ(engine_->Snapshot().pool.used_bytes, 0u);
 }

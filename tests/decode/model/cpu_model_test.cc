@@ -253,6 +253,38 @@ TEST_F(BatchCheck, GenerateWithTooFewSamplesOrTooLittleRoomIsRefused) {
   }
 }
 
+TEST_F(BatchCheck, ATokenChosenBeforeIsAsGoodAsItsId) {
+  const StepBatch batch = {tokens_, views_, rows_, wanted_, nullptr};
+  const std::vector<SampleSpec> samples(2);
+  std::vector<int32_t> before(2), by_id(2), by_place(2);
+  ASSERT_TRUE(model_->Generate(batch, backend_, samples, absl::MakeSpan(before)).ok());
+  // The same rows again, with the second and the first token chosen in place of two of theirs.
+  std::vector<int32_t> next = tokens_;
+  next[0] = before[1];
+  next[2] = before[0];
+  StepBatch after = batch;
+  after.tokens = next;
+  ASSERT_TRUE(model_->Generate(after, backend_, samples, absl::MakeSpan(by_id)).ok());
+  // Both are ordered before the first one's tokens are asked for.
+  next[0] = ChosenBefore(1);
+  next[2] = ChosenBefore(0);
+  ASSERT_TRUE(model_->StartGenerate(batch, backend_, samples).ok());
+  ASSERT_TRUE(model_->StartGenerate(after, backend_, samples).ok());
+  EXPECT_EQ(model_->StartGenerate(batch, backend_, samples).code(),
+            absl::StatusCode::kFailedPrecondition);
+  std::vector<int32_t> one(1), first(2);
+  EXPECT_EQ(model_->AwaitTokens(absl::MakeSpan(one)).code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE(model_->AwaitTokens(absl::MakeSpan(first)).ok());
+  ASSERT_TRUE(model_->AwaitTokens(absl::MakeSpan(by_place)).ok());
+  EXPECT_EQ(first, before);
+  EXPECT_EQ(by_place, by_id);
+  EXPECT_EQ(model_->AwaitTokens(absl::MakeSpan(first)).code(),
+            absl::StatusCode::kFailedPrecondition);
+  next[0] = ChosenBefore(2);
+  EXPECT_EQ(model_->StartGenerate(after, backend_, samples).code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 // A backend whose attention gives row 0 what no number is.
 class BrokenBackend final : public ExactBackend {
  public:

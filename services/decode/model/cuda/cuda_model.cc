@@ -63,8 +63,9 @@ class CudaModelImpl final : public CudaModel {
   }
 
   absl::Status Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) override;
-  absl::Status Generate(const StepBatch& batch, Backend& backend,
-                        absl::Span<const SampleSpec> samples, absl::Span<int32_t> tokens) override;
+  absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
+                             absl::Span<const SampleSpec> samples) override;
+  absl::Status AwaitTokens(absl::Span<int32_t> tokens) override;
   absl::Status Enqueue(StepPart part, int layer, int rows) override;
 
  private:
@@ -91,8 +92,16 @@ class CudaModelImpl final : public CudaModel {
   cuda::DeviceWeights weights_;
   std::unique_ptr<cuda::StepKernels> kernels_;
   cuda::StagedBlock inputs_;
-  InputLayout layout_{0, 0, 0};      // of the last step
-  cuda::PinnedBytes chosen_;         // [logit_rows_max] int32_t, written by the device
+  InputLayout layout_{0, 0, 0};  // of the last step
+  // What steps have chosen: for the next one, and for the host, which may still read those of the
+  // step before.
+  cuda::DeviceBytes chosen_;  // [logit_rows_max] int32_t
+  struct HostTokens {
+    cuda::PinnedBytes chosen;  // the same
+    cuda::Event complete;
+  };
+  std::array<HostTokens, kStepsAhead> host_tokens_;
+  StartedSteps steps_;
   std::vector<cuda::Graph> graphs_;  // by bucket of rows
 };
 
@@ -154,8 +163,12 @@ absl::Status CudaModelImpl::Start(const cuda::TensorFill& fill) {
                         options_.logit_rows_max);
   KV_ASSIGN_OR_RETURN(inputs_,
                       cuda::StagedBlock::Make(layout_.bytes, stream(), "the inputs of a step"));
-  KV_ASSIGN_OR_RETURN(chosen_, cuda::AllocatePinned(options_.logit_rows_max * sizeof(int32_t),
-                                                    "the chosen tokens"));
+  const uint64_t chosen_bytes = options_.logit_rows_max * sizeof(int32_t);
+  KV_ASSIGN_OR_RETURN(chosen_, cuda::AllocateDevice(chosen_bytes, stream(), "the chosen tokens"));
+  for (HostTokens& tokens : host_tokens_) {
+    KV_ASSIGN_OR_RETURN(tokens.chosen, cuda::AllocatePinned(chosen_bytes, "the chosen tokens"));
+    KV_ASSIGN_OR_RETURN(tokens.complete, cuda::NewEvent());
+  }
   log("capturing graphs");
   return CaptureGraphs();
 }
@@ -180,14 +193,17 @@ absl::Status CudaModelImpl::WarmUp() {
 }
 
 cuda::StepInputs CudaModelImpl::LayerInputs() const {
-  return {.tokens = reinterpret_cast<const int32_t*>(inputs_.device())};
+  return {.tokens = {.ids = reinterpret_cast<const int32_t*>(inputs_.device()),
+                     .chosen = reinterpret_cast<const int32_t*>(chosen_.get())}};
 }
 
 cuda::HeadInputs CudaModelImpl::HeadRows(int first) const {
   const uint8_t* base = inputs_.device();
+  uint8_t* const host = host_tokens_[steps_.next_slot()].chosen.get();
   return {.logit_rows = reinterpret_cast<const uint32_t*>(base + layout_.logit_rows) + first,
           .samples = reinterpret_cast<const cuda::SampleRow*>(base + layout_.samples) + first,
-          .tokens = reinterpret_cast<int32_t*>(chosen_.get()) + first};
+          .tokens = {.device = reinterpret_cast<int32_t*>(chosen_.get()) + first,
+                     .host = reinterpret_cast<int32_t*>(host) + first}};
 }
 
 // What ForHeadRows reads: whole rounds, and a bucket.
@@ -244,7 +260,8 @@ absl::Status CudaModelImpl::ForHeadRows(int rows,
   return absl::OkStatus();
 }
 
-// The graph has kept the queries of the layers that may be observed.
+// The graph has kept the queries of the layers that may be observed. Called before the head, which
+// is then what a host can plan in that waits for observations.
 absl::Status CudaModelImpl::Observe(const StepBatch& batch) const {
   if (batch.observer == nullptr) return absl::OkStatus();
   for (const int layer : batch.observer->layers()) {
@@ -257,6 +274,7 @@ absl::Status CudaModelImpl::Forward(const StepBatch& batch, Backend& backend,
                                     absl::Span<float> logits) {
   KV_RETURN_IF_ERROR(CheckForward(*this, batch, logits.size()));
   KV_RETURN_IF_ERROR(RunLayers(batch, backend, {}));
+  KV_RETURN_IF_ERROR(Observe(batch));
   const size_t row_bytes = config_.vocab_size * sizeof(float);
   const size_t pitch = kernels_->buffers().logit_stride * sizeof(float);
   KV_RETURN_IF_ERROR(
@@ -266,21 +284,29 @@ absl::Status CudaModelImpl::Forward(const StepBatch& batch, Backend& backend,
                                           row_bytes, count, cudaMemcpyDeviceToHost, stream()),
                         "copy logits");
       }));
-  KV_RETURN_IF_ERROR(Observe(batch));
   return backend.Synchronize();
 }
 
-absl::Status CudaModelImpl::Generate(const StepBatch& batch, Backend& backend,
-                                     absl::Span<const SampleSpec> samples,
-                                     absl::Span<int32_t> tokens) {
-  KV_RETURN_IF_ERROR(CheckGenerate(*this, batch, samples.size(), tokens.size()));
+absl::Status CudaModelImpl::StartGenerate(const StepBatch& batch, Backend& backend,
+                                          absl::Span<const SampleSpec> samples) {
+  KV_RETURN_IF_ERROR(CheckStart(*this, batch, samples.size(), steps_));
   KV_RETURN_IF_ERROR(RunLayers(batch, backend, samples));
+  KV_RETURN_IF_ERROR(Observe(batch));
   KV_RETURN_IF_ERROR(ForHeadRows(static_cast<int>(samples.size()), [&](int first, int count) {
     return kernels_->EnqueueSample(HeadRows(first), count);
   }));
-  KV_RETURN_IF_ERROR(Observe(batch));
-  KV_RETURN_IF_ERROR(backend.Synchronize());
-  std::memcpy(tokens.data(), chosen_.get(), tokens.size() * sizeof(int32_t));
+  const cuda::Event& complete = host_tokens_[steps_.next_slot()].complete;
+  KV_RETURN_IF_ERROR(
+      ToStatus(cudaEventRecord(complete.get(), stream()), "mark a step as complete"));
+  steps_.Start(samples.size());
+  return absl::OkStatus();
+}
+
+absl::Status CudaModelImpl::AwaitTokens(absl::Span<int32_t> tokens) {
+  KV_ASSIGN_OR_RETURN(const size_t slot, steps_.Await(tokens.size()));
+  const HostTokens& from = host_tokens_[slot];
+  KV_RETURN_IF_ERROR(backend_->Await(from.complete.get()));
+  std::memcpy(tokens.data(), from.chosen.get(), tokens.size() * sizeof(int32_t));
   return absl::OkStatus();
 }
 

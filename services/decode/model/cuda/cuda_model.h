@@ -4,7 +4,7 @@
 //
 // Everything runs in the backend's stream. All device memory is allocated when the model is made,
 // and all graphs are captured then, one for each number of rows (row_buckets.h): a step neither
-// allocates nor waits, but for one wait at its end.
+// allocates nor waits, but for its tokens, while the next one may have been ordered.
 #pragma once
 
 #include <cstdint>

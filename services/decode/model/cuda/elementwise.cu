@@ -20,7 +20,7 @@ constexpr int kSwiGluThreads = 256;
 struct NormInputs {
   const float* residual = nullptr;   // read, unless there are tokens
   const uint32_t* source = nullptr;  // null: row i is residual[i]
-  const int32_t* tokens = nullptr;
+  TokenSource tokens;
   const __nv_bfloat16* embedding = nullptr;
   float* residual_out = nullptr;  // with tokens
 };
@@ -52,6 +52,11 @@ __device__ float BlockSum(float value) {
   return value;
 }
 
+__device__ uint32_t TokenOf(const TokenSource& tokens, uint32_t row) {
+  const int32_t id = tokens.ids[row];
+  return static_cast<uint32_t>(id >= 0 ? id : max(tokens.chosen[-2 - id], 0));
+}
+
 template <bool kEmbeds>
 __global__ void __launch_bounds__(kThreadsMax)
     RmsNormKernel(NormInputs in, RmsNormWeight norm, __nv_bfloat16* normed) {
@@ -65,7 +70,9 @@ __global__ void __launch_bounds__(kThreadsMax)
   }
   WaitForInputs();
   const uint32_t row = blockIdx.x;
-  const uint32_t source = kEmbeds ? in.tokens[row] : in.source != nullptr ? in.source[row] : row;
+  const uint32_t source = kEmbeds                ? TokenOf(in.tokens, row)
+                          : in.source != nullptr ? in.source[row]
+                                                 : row;
   const size_t start = size_t{source} * fours;
   float4 x[kRounds];
   float sum = 0.0f;
@@ -133,7 +140,7 @@ bool ElementwiseSupports(int hidden) {
   return hidden % 8 == 0 && hidden <= 4 * kRounds * kThreadsMax;
 }
 
-cudaError_t Embed(const int32_t* tokens, const void* embedding, const RmsNormWeight& norm,
+cudaError_t Embed(const TokenSource& tokens, const void* embedding, const RmsNormWeight& norm,
                   float* residual, void* normed, uint32_t rows, cudaStream_t stream) {
   const NormInputs in = {.tokens = tokens,
                          .embedding = static_cast<const __nv_bfloat16*>(embedding),

@@ -18,8 +18,16 @@ struct RmsNormWeight {
   int hidden = 0;
 };
 
-// residual[i] = embedding[tokens[i]] in fp32, and normed[i] its norm. REQUIRES: tokens are valid.
-cudaError_t Embed(const int32_t* tokens, const void* embedding, const RmsNormWeight& norm,
+// The token of a row: ids[row], or where that is -2 - i (ChosenBefore of model.h) chosen[i], or
+// token 0 where that is none.
+struct TokenSource {
+  const int32_t* ids = nullptr;
+  const int32_t* chosen = nullptr;
+};
+
+// residual[i] = embedding[the token of row i] in fp32, and normed[i] its norm. REQUIRES: tokens are
+// valid.
+cudaError_t Embed(const TokenSource& tokens, const void* embedding, const RmsNormWeight& norm,
                   float* residual, void* normed, uint32_t rows, cudaStream_t stream);
 
 // normed[i] = RMSNorm(residual[i]), computed in fp32 and rounded once.

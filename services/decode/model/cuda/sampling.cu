@@ -326,9 +326,14 @@ __device__ uint64_t Draw(const Row& row, const SampleRow& params, Shared& shared
   return FirstReaching(row, weigh, target_of, shared);
 }
 
+__device__ void Put(const TokenSinks& tokens, uint32_t index, int32_t token) {
+  tokens.device[index] = token;
+  tokens.host[index] = token;
+}
+
 __global__ void __launch_bounds__(kThreads)
     SampleTokensKernel(LogitRows in, const SampleRow* params, int32_t invalid_token,
-                       int32_t* tokens) {
+                       TokenSinks tokens) {
   __shared__ Shared shared;
   WaitForInputs();
   Row row = {.logits = nullptr, .vocab = in.vocab, .team = {}, .best = 0.0f, .inverse = 0.0f};
@@ -338,7 +343,7 @@ __global__ void __launch_bounds__(kThreads)
   uint64_t rank = FirstRank(row, shared);
   row.best = row.logits[IdOf(rank)];
   if (rank >> kIdBits == 0 || !isfinite(row.best)) {  // all of the cluster
-    if (writes) tokens[index] = invalid_token;
+    if (writes) Put(tokens, index, invalid_token);
     return;
   }
   const SampleRow own = params[index];
@@ -346,7 +351,7 @@ __global__ void __launch_bounds__(kThreads)
     row.inverse = 1.0f / (own.temperature * 0.693147180559945f);
     rank = Draw(row, own, shared);
   }
-  if (writes) tokens[index] = static_cast<int32_t>(IdOf(rank));
+  if (writes) Put(tokens, index, static_cast<int32_t>(IdOf(rank)));
 }
 
 // As many CTAs a row as rows leave multiprocessors for.
@@ -360,7 +365,7 @@ uint32_t CtasFor(uint32_t rows) {
 }  // namespace
 
 cudaError_t SampleTokens(const LogitRows& logits, const SampleRow* rows, uint32_t row_count,
-                         int32_t invalid_token, int32_t* tokens, cudaStream_t stream) {
+                         int32_t invalid_token, const TokenSinks& tokens, cudaStream_t stream) {
   const uint32_t ctas = CtasFor(row_count);
   return Launch(SampleTokensKernel,
                 {.ctas = row_count * ctas, .threads = kThreads, .cluster = ctas}, stream, logits,

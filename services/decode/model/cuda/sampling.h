@@ -24,6 +24,12 @@ struct LogitRows {
   uint32_t vocab = 0;             // at most 2^22
 };
 
+// Where tokens go, each twice: [rows].
+struct TokenSinks {
+  int32_t* device = nullptr;  // for the step to come
+  int32_t* host = nullptr;    // pinned
+};
+
 // tokens[i] for row i. Where a logit is NaN or the largest is not finite: `invalid_token`.
 //
 // The same token as SampleToken's on the same logits, ties and filters included, but for the
@@ -32,6 +38,6 @@ struct LogitRows {
 // prefix, can move to the neighbour in order of likelihood where it lies within about 1e-6 of the
 // border between two tokens. Sums are of integers: the result does not depend on timing.
 cudaError_t SampleTokens(const LogitRows& logits, const SampleRow* rows, uint32_t row_count,
-                         int32_t invalid_token, int32_t* tokens, cudaStream_t stream);
+                         int32_t invalid_token, const TokenSinks& tokens, cudaStream_t stream);
 
 }  // namespace palimpsest::cuda

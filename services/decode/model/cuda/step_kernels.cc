@@ -115,6 +115,9 @@ absl::Status StepKernels::EnqueueLayers(const StepInputs& in, size_t bucket) {
   return absl::OkStatus();
 }
 
+// What TokenSource says of ChosenBefore.
+static_assert(ChosenBefore(0) == -2 && ChosenBefore(1) == -3);
+
 absl::Status StepKernels::EnqueueEmbed(const StepInputs& in, size_t bucket) {
   return ToStatus(
       Embed(in.tokens, weights_->embedding(), NormOf(weights_->layers().front().input_norm),

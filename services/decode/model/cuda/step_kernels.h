@@ -21,12 +21,12 @@ namespace palimpsest::cuda {
 
 // Where a step's inputs lie on the device, and its results.
 struct StepInputs {
-  const int32_t* tokens = nullptr;  // [rows], padding included: valid ids
+  TokenSource tokens;  // [rows], padding included
 };
 struct HeadInputs {
   const uint32_t* logit_rows = nullptr;  // [head rows], padding included: valid rows
   const SampleRow* samples = nullptr;    // [head rows]
-  int32_t* tokens = nullptr;             // [head rows]: out
+  TokenSinks tokens;                     // [head rows]
 };
 
 class StepKernels {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "services/decode/model/elementwise.h"
+#include "services/decode/model/model.h"
 #include "tests/kernels/cuda/gpu_test.h"
 
 namespace palimpsest {
@@ -95,11 +96,12 @@ TEST_F(ElementwiseTest, EmbeddingsBecomeTheResidualStreamAndItsNorm) {
   constexpr int kHidden = 576, kVocab = 40;
   const std::vector<Bf16> table = Rounded(Normal(kVocab * kHidden, 2));
   const std::vector<Bf16> weight = Rounded(Normal(kHidden, 3));
-  const std::vector<int32_t> ids = {39, 0, 7, 7};
+  // The third is the second chosen, the last one that is none.
+  const std::vector<int32_t> ids = {39, 0, 7, 0}, given = {39, 0, ChosenBefore(1), ChosenBefore(2)};
   const DeviceArray<Bf16> embedding(table), scale(weight), normed(ids.size() * kHidden);
-  const DeviceArray<int32_t> tokens(ids);
+  const DeviceArray<int32_t> tokens(given), chosen(std::vector<int32_t>{5, 7, kNoToken});
   const DeviceArray<float> residual(ids.size() * kHidden);
-  ASSERT_EQ(cuda::Embed(tokens.data(), embedding.data(),
+  ASSERT_EQ(cuda::Embed({.ids = tokens.data(), .chosen = chosen.data()}, embedding.data(),
                         {.weight = scale.data(), .eps = kEps, .hidden = kHidden}, residual.data(),
                         normed.data(), ids.size(), nullptr),
             cudaSuccess);

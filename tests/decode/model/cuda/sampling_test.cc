@@ -42,13 +42,15 @@ std::vector<int32_t> OnDevice(const std::vector<Case>& cases) {
   }
   const DeviceArray<float> on_device(logits);
   const DeviceArray<cuda::SampleRow> params(rows);
-  const DeviceArray<int32_t> tokens(cases.size());
+  const DeviceArray<int32_t> tokens(cases.size()), again(cases.size());
   EXPECT_EQ(cuda::SampleTokens({.logits = on_device.data(),
                                 .stride = static_cast<uint32_t>(stride),
                                 .vocab = static_cast<uint32_t>(vocab)},
-                               params.data(), cases.size(), kNoToken, tokens.data(), nullptr),
+                               params.data(), cases.size(), kNoToken,
+                               {.device = tokens.data(), .host = again.data()}, nullptr),
             cudaSuccess);
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  EXPECT_EQ(tokens.Read(), again.Read());
   return tokens.Read();
 }
 
