@@ -42,8 +42,8 @@ struct PolicySpec {
 
 // The windows that a chain of this policy has: a multiple of 16, as the spec says; where it says 0,
 // an eighth of the budget, from 16 to 128. Just before a policy chooses, a chain holds its budget
-// and a window, so small budgets want short ones; and what it costs to choose, by token, is the same
-// at all budgets.
+// and a window, so small budgets want short ones; and a token's share of what choosing costs is
+// then the same at all budgets.
 uint32_t WindowTokensOf(const PolicySpec& spec);
 
 // What the worker saw at a group boundary.
