@@ -18,7 +18,6 @@ enum class Selector : uint8_t {
   kAnticipated = 5,        // largest change that any query of a codebook would see without it
   kValueAttention = 6,     // LongFlow: attention x L1 norm of V in the present step, one a step
 };
-inline constexpr int kSelectorCount = 7;
 
 // An anneal's way to choose.
 struct Selection {
