@@ -1,78 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that know kinds of thought: formats by label, and ThinKV with a switch for each part.
+"""ThinKV with a switch for each part, and budgets for given bytes.
 
-Every chain has segments of its own, so lanes of one batch differ in length: what a chain holds
-stands at the front of its lanes, in equal counts over all layers and heads, and the rest is dead.
+Every chain has segments of its own (segments.py). In all its layers and heads they hold equal
+counts, so that lanes are laid out alike; only which tokens stay differs.
 """
 from __future__ import annotations
 
 import dataclasses
 import multiprocessing
 import os
-import re
 
 import numpy as np
 import torch
 
 from . import picks
-from .formats import bytes_of, stored
-from .labels import E, KINDS, R, T, Labels, make
-from .lanes import Lanes
+from .labelled import Account, LabelledRun, labels_of
+from .labels import E, KINDS, R, T, Labels
 from .network import Network
-from .run import Run
+from .ragged import RaggedLanes
 from .segments import Lowering, Planner, Rules, follow
 from .spec import BLOCK, Spec
 
-_FORMAT = {"2": "ternary", "4": "nvfp4", "8": "fp8", "16": "bf16"}
-_OPEN_TOKENS = 16  # of every chain, in bf16: the engine's open group
 _NEGLIGIBLE = 0.01  # of the largest weight
 _SMALL = 32  # tokens: smaller segments are clustered apart, for speed
-_SLOT_BYTES = 4 + 1 / 8  # position and live bit
-
-
-def formats_of(precision: str, otherwise: str) -> list[str]:
-    """"R4E4T2" -> the format of each kind."""
-    if not precision:
-        return [otherwise] * len(KINDS)
-    found = dict(re.findall(r"([ERT])(\d+)", precision))
-    return [_FORMAT[found[kind]] for kind in KINDS]
 
 
 def rules_of(spec: Spec) -> Rules:
     return Rules(spec.budget, spec.retention, spec.transitions, spec.importance, spec.fit,
                  spec.label_shares)
-
-
-def slot_bytes(spec: Spec, dim: int) -> np.ndarray:
-    """Of a token of each kind: K, V, their scales, position and live bit."""
-    names = zip(formats_of(spec.key_precision, spec.key_format),
-                formats_of(spec.value_precision, spec.value_format))
-    return np.array([sum(bytes_of(k, dim)) + sum(bytes_of(v, dim)) + _SLOT_BYTES for k, v in names])
-
-
-class Account:
-    """Bytes held, mean over the tokens of chains that have not ended."""
-
-    def __init__(self, spec: Spec, dim: int, pinned: int):
-        self._slot, self._full = slot_bytes(spec, dim), 4 * dim
-        self._slot = self._slot.tolist()
-        self._fixed = pinned * self._slot[R] + _OPEN_TOKENS * self._full
-        if spec.residue is not None:
-            self._fixed += 4 * (2 * dim + 4)
-        self._pinned = pinned
-        self._tokens = self._live = self._held = self._all = 0.0
-
-    def note(self, by_label: list[int], first: int, count: int) -> None:
-        """`count` tokens have read a cache with these live tokens beside the prompt; they are in
-        the open group themselves."""
-        self._tokens += count
-        self._live += count * (sum(by_label) + self._pinned + count / 2)
-        held = sum(tokens * each for tokens, each in zip(by_label, self._slot))
-        self._held += count * (self._fixed + held)
-        self._all += count * (first + count / 2) * self._full
-
-    def figures(self) -> dict[str, float]:
-        return {"live": self._live / self._tokens, "bytes_percent": 100 * self._held / self._all}
 
 
 def _foreseen_budget(spec: Spec, kinds: list[np.ndarray], dim: int, pinned: int) -> int:
@@ -95,11 +50,6 @@ def with_budgets(specs: list[Spec], kinds: list[np.ndarray], dim: int, pinned: i
     return [dataclasses.replace(spec, budget=found.get(spec, spec.budget)) for spec in specs]
 
 
-def labels_of(spec: Spec, kinds: list[np.ndarray], pinned: int) -> Labels:
-    width = -(-max(map(len, kinds)) // BLOCK) * BLOCK + spec.tau + 1
-    return make(spec.labels, kinds, width, pinned, spec.tau)
-
-
 def labelled_run(network: Network, spec: Spec, pinned: int, codebook, kinds: list[np.ndarray]
                  ) -> LabelledRun:
     make_run = ThinkvRun if spec.policy == "thinkv" else LabelledRun
@@ -117,94 +67,6 @@ def foresee(spec: Spec, labels: Labels, dim: int, pinned: int) -> float:
             follow(planner, row, starts, first, end)
             planner.plan()
     return account.figures()["bytes_percent"]
-
-
-class LabelledRun(Run):
-    """Any policy: formats and weights of scores by label."""
-
-    def __init__(self, network: Network, spec: Spec, pinned: int, codebook, labels: Labels):
-        super().__init__(network, spec, pinned, codebook)
-        self.labels, self.lengths = labels, labels.lengths
-        self.account = Account(spec, network.head_dim, pinned)
-        self._of_token = torch.tensor(labels.of_token, device=network.device)
-        self._formats = (formats_of(spec.key_precision, spec.key_format),
-                         formats_of(spec.value_precision, spec.value_format))
-
-    def stored(self, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
-        count = k.shape[2]
-        label = self._of_token[:, self.next:self.next + count][:, None, :, None]
-        found = []
-        for x, names in zip((k, v), self._formats):
-            by_name = {name: stored(x, name) for name in set(names)}
-            out = by_name[names[R]]
-            for kind in (E, T):
-                if names[kind] != names[R]:
-                    out = torch.where(label == kind, by_name[names[kind]], out)
-            found.append(out)
-        return found
-
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        first = self.next
-        for chain, length in enumerate(self.lengths):
-            if first < length:
-                self.account.note(self.held(chain), first, min(tokens.shape[1], length - first))
-        return super().step(tokens)
-
-    def figures(self) -> dict[str, float]:
-        return self.account.figures()
-
-    def held(self, chain: int) -> list[int]:
-        """Live tokens of a lane by label, beside the prompt. Where heads differ: of the first."""
-        positions = self.lanes[0].positions
-        if positions is None:
-            return [0] * len(KINDS)
-        if len(set(zip(*self._formats))) == 1:  # whatever the labels are
-            return [0, positions.shape[2] - self.pinned, 0]
-        own = positions[chain, 0]
-        return np.bincount(self.labels.of_token[chain, own[own >= self.pinned].cpu()],
-                           minlength=len(KINDS)).tolist()
-
-    def weigh(self, score: torch.Tensor, lanes: Lanes) -> torch.Tensor:
-        shares = self.spec.label_shares
-        if len(set(shares)) == 1:
-            return score
-        batch, heads, live = lanes.positions.shape
-        label = self._of_token[:, None].expand(-1, heads, -1).gather(2, lanes.positions)
-        return score * torch.tensor(shares, device=score.device)[label]
-
-
-class RaggedLanes(Lanes):
-    def __init__(self, batch: int, device: str):
-        super().__init__()
-        self.live = torch.zeros(batch, dtype=torch.long, device=device)
-
-    @property
-    def dead(self) -> torch.Tensor | None:
-        return None if self.positions is None else self.positions < 0
-
-    def append(self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor) -> None:
-        """Behind what is live; `live` is the caller's to raise."""
-        batch, heads, count, dim = keys.shape
-        room = [(self.positions, keys.new_full((batch, heads, count), -1, dtype=torch.long)),
-                (self.keys, torch.zeros_like(keys)), (self.values, torch.zeros_like(values))]
-        if self.positions is not None:
-            room = [(None, torch.cat(pair, 2)) for pair in room]
-        at = self.live[:, None] + torch.arange(count, device=keys.device)
-        at = at[:, None].expand(-1, heads, -1)
-        wide = at[..., None].expand(-1, -1, -1, dim)
-        self.positions = room[0][1].scatter(2, at, positions)
-        self.keys = room[1][1].scatter(2, wide, keys)
-        self.values = room[2][1].scatter(2, wide, values)
-
-    def keep(self, stay: torch.Tensor, live: torch.Tensor) -> None:
-        """stay [batch, KV heads, slots], `live` [batch] of them in every lane; closes the gaps."""
-        self.live = live
-        most = int(live.max())
-        order = (~stay).to(torch.uint8).argsort(dim=-1, stable=True)[..., :most]
-        gone = torch.arange(most, device=live.device) >= live[:, None, None]
-        wide = order[..., None].expand(-1, -1, -1, self.keys.shape[-1])
-        self.keys, self.values = self.keys.gather(2, wide), self.values.gather(2, wide)
-        self.positions = self.positions.gather(2, order).masked_fill(gone, -1)
 
 
 class ThinkvRun(LabelledRun):

@@ -138,3 +138,33 @@ def test_every_pick_keeps_as_many_as_it_should_and_members_only():
         assert (found.sum(-1) == keep[:, None]).all() and not (found & ~valid).any()
     spaced = picks.spaced(valid, count, keep)[0, 0].nonzero()[:, 0].tolist()
     assert spaced == [j * 20 // 7 for j in range(7)]
+
+
+def test_a_run_holds_what_was_foreseen_in_every_lane():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    if not hasattr(torch, "float8_e4m3fn"):
+        pytest.skip("PyTorch before 2.1: scales are fp8")
+    from simulation import chains, thinkv
+    from simulation.labels import kinds_of
+    from simulation.network import Network
+    from simulation.spec import Spec
+    torch.set_grad_enabled(False)
+    lab = pathlib.Path(__file__).resolve().parents[2] / "lab" / "reasoner"
+    found = chains.load(lab / "problems" / "short.jsonl", 200, 420, 2)
+    kinds, pinned = [kinds_of(chain) for chain in found], chains.prompt_tokens(found)
+    spec = Spec("run", "thinkv", budget=96, interval=32, labels="true", tau=64,
+                key_precision="R4E4T2", value_precision="R4E4T2")
+    network = Network(lab / "model", "cpu")
+    run = thinkv.labelled_run(network, spec, pinned, None, kinds)
+    tokens, _ = chains.pack(found, "cpu")
+    for first in range(0, tokens.shape[1], 32):
+        run.step(tokens[:, first:first + 32])
+        for lanes in run.lanes:
+            alive = lanes.positions >= 0
+            assert (alive.sum(-1) == run.lanes[0].live[:, None]).all()
+            assert (lanes.positions[..., :pinned] == torch.arange(pinned)).all()
+            assert (lanes.positions.diff(dim=-1)[alive[..., 1:]] > 0).all()
+    labels = thinkv.labels_of(spec, kinds, pinned)
+    foreseen = thinkv.foresee(spec, labels, network.head_dim, pinned)
+    assert run.figures()["bytes_percent"] == pytest.approx(foreseen)
