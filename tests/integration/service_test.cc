@@ -356,7 +356,8 @@ std::vector<std::string> PoliciesOf(EventLoop& loop, WorkerClient& client,
 
 TEST_F(ServiceTest, WhatARequestLeavesOutOfItsPolicyIsTheWorkersDefault) {
   With([&](EventLoop& loop) {
-    const Service worker = StartWorker(nullptr, {"--default-budget", "320"});
+    const Service worker =
+        StartWorker(nullptr, {"--default-budget", "320", "--default-window", "64"});
     const auto client = Connect(loop, worker);
     ASSERT_NE(client, nullptr);
     EXPECT_THAT(PoliciesOf(loop, *client,

@@ -122,6 +122,15 @@ absl::Status LoadPoints(const EvalSettings& settings, EvalInputs* inputs) {
   for (GridPoint& point : inputs->points) {
     KV_ASSIGN_OR_RETURN(const Selection selection, SelectionOf(point.spec));
     KV_ASSIGN_OR_RETURN(point.aid, AidOf(settings, inputs->folder, selection.selector));
+    // Told now, not when the points before it have run for hours. A running worker has its own.
+    const bool lacks_codebook = selection.selector == Selector::kAnticipated && point.aid.empty();
+    if (lacks_codebook && settings.worker.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--policy: ", point.spec.name,
+          " wants a codebook of the model's queries; `palimpsest "
+          "calibrate` makes one, --codebook says where it is, and --policy full,thinkv goes "
+          "without"));
+    }
     const auto same = std::find_if(distinct.begin(), distinct.end(), [&](const GridPoint& other) {
       return other.Key() == point.Key();
     });

@@ -19,7 +19,7 @@ namespace palimpsest::cli {
 enum class EvalFormat : uint8_t { kTable, kJson };
 
 struct EvalSettings {
-  GridChoice points{.policy = {"full", "thinkv", "window", "random"},
+  GridChoice points{.policy = {"full", "anticipate", "thinkv", "window"},
                     .budget = {},
                     .bytes = {},
                     .windows = {},

@@ -148,8 +148,10 @@ TEST(EvalProcess, CtrlCKeepsWhatHasEnded) {
 
 TEST(EvalProcess, MistakesNameTheFlag) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
-      {{"eval"}, "--budget or --bytes: policy thinkv wants one"},
+      {{"eval"}, "--budget or --bytes: policy anticipate wants one"},
       {{"eval", "--policy", "nosuch"}, "--policy: policy 'nosuch'"},
+      {{"eval", "--budget", "64", "--codebook", "nosuch"},
+       "--policy: anticipate wants a codebook of the model's queries"},
       {{"eval", "--policy", "full", "--problems", "nosuch.jsonl"}, "--problems nosuch.jsonl"},
       {{"eval", "--policy", "full", "--samples", "2"}, "all samples are the same"},
       {{"eval", "--policy", "full", "--answer", "box"}, "expected boxed, after:TEXT"},
