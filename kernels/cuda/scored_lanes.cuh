@@ -22,12 +22,15 @@ inline uint32_t SlotsMax(const AnnealTask* tasks, uint32_t count) {
   return pages * kSlotsPerPage;
 }
 
-// The lanes of a launch: `lane_count` of those of all tasks, one task after the other.
+// The lanes of a launch: `lane_count` of those of all tasks. The first lane of every task, then the
+// second: they need the same queries of a codebook, which are larger than the L2 cache for all
+// lanes.
 struct ScoredLanes {
   DevicePool pool;
   DeviceLayouts layouts;
   const PageEntry* page_entries = nullptr;
   AnnealTask tasks[kTasksMax] = {};
+  uint32_t task_count = 0;
   uint32_t first_lane = 0;
   uint32_t lane_count = 0;
 
@@ -35,6 +38,7 @@ struct ScoredLanes {
       : pool(params.pool),
         layouts(params.layouts),
         page_entries(params.page_entries),
+        task_count(count),
         lane_count(count * static_cast<uint32_t>(pool.layers * pool.kv_heads)) {
     std::copy_n(from, count, tasks);
   }
@@ -48,7 +52,10 @@ struct ScoredLane {
   const AnnealTask& task;
 
   __device__ ScoredLane(const ScoredLanes& lanes, uint32_t i)
-      : ScoredLane(lanes, i, static_cast<uint32_t>(lanes.pool.layers * lanes.pool.kv_heads)) {}
+      : of(lanes),
+        index(i),
+        lane((lanes.first_lane + i) / lanes.task_count),
+        task(lanes.tasks[(lanes.first_lane + i) % lanes.task_count]) {}
 
   __device__ uint32_t layer() const { return lane / of.pool.kv_heads; }
   __device__ uint32_t kv_head() const { return lane % of.pool.kv_heads; }
@@ -73,13 +80,6 @@ struct ScoredLane {
                       }
                     });
   }
-
- private:
-  __device__ ScoredLane(const ScoredLanes& lanes, uint32_t i, uint32_t lanes_of_task)
-      : of(lanes),
-        index(i),
-        lane((lanes.first_lane + i) % lanes_of_task),
-        task(lanes.tasks[(lanes.first_lane + i) / lanes_of_task]) {}
 };
 
 // Hands out scratch, array by array, each with as many elements for every lane.
