@@ -14,11 +14,12 @@
 #include "kernels/cuda/attend_tile.cuh"
 #include "kernels/cuda/launch_order.cuh"
 #include "kernels/cuda/page_stream.cuh"
+#include "kernels/cuda/trace_writer.cuh"
 
 namespace palimpsest::cuda {
 namespace {
 
-constexpr int kWarps = 12;  // 168 registers a thread
+constexpr int kWarps = kAttendWarps;
 constexpr int kThreads = kWarps * 32;
 static_assert(kWarps <= 16);               // named barriers; no team begins with the last warp
 constexpr uint32_t kRingBytes = 18 << 10;  // two bf16 lanes at head_dim 128, eight of nvfp4
@@ -107,7 +108,7 @@ template <int kDim>
 inline constexpr int kStateFloat4s = kDim / 16 * 32 + 4;
 static_assert(kStateFloat4s<128> * sizeof(float4) <= kRingBytes);
 
-template <int kDim, bool kTraced>
+template <int kDim, int kPairs>
 class Attention {
  public:
   __device__ Attention(const AttendParams& params, SharedMemory& shared)
@@ -115,6 +116,7 @@ class Attention {
         shared_(shared),
         warp_(threadIdx.x / 32),
         lane_(threadIdx.x % 32),
+        tracer_(params.trace, params.pool.kv_heads),
         stream_(params.pool, params.layouts, shared.rings[warp_], shared.barriers[warp_]) {}
 
   __device__ void Run(const AttendItem& item) {
@@ -129,13 +131,12 @@ class Attention {
     }
     LoadQueries(item);
     WarpState<kDim> state;
-    if (kTraced) BeginTrace(item, item.first_page - p_.trace.first_page);
+    if constexpr (kTraced) tracer_.BeginPages(item);
     for (uint32_t i = 0; i < item.page_count; ++i) {
       FoldPage(stream_.Next(), state);
       stream_.Release();
-      if (kTraced) tile_ += p_.pool.kv_heads * p_.trace.blocks;
     }
-    if (kTraced) BeginTrace(item, p_.trace.pages_max + item.row);
+    if constexpr (kTraced) tracer_.BeginOpenGroup(item);
     if (item.with_open_group != 0) FoldOpenGroup(open, item, state);
     state.Finish();
     if (p_.pool.residue && item.with_open_group != 0) FoldResidue(item, lane_index, state);
@@ -148,6 +149,7 @@ class Attention {
   static constexpr size_t kOpenLaneBytes = size_t{2} * kGroupTokens * kDim * 2;
   static constexpr size_t kResidueBytes = (2 * kDim + 4) * sizeof(float);
   static constexpr int kSteps = kDim / 16;
+  static constexpr bool kTraced = kPairs > 0;
   static constexpr uint32_t kShortRingBytes =
       (kRingBytes - kStateFloat4s<kDim> * static_cast<uint32_t>(sizeof(float4))) / 128 * 128;
 
@@ -178,7 +180,7 @@ class Attention {
     }
   }
 
-  __device__ __forceinline__ void FoldPage(const StreamedPage& page, WarpState<kDim>& state) const {
+  __device__ __forceinline__ void FoldPage(const StreamedPage& page, WarpState<kDim>& state) {
     float s[4];
     const uint8_t* values = page.bytes;
     switch (static_cast<Format>(page.format_pair / 4)) {
@@ -223,32 +225,15 @@ class Attention {
 
   template <Format kFormat>
   __device__ __forceinline__ void Values(const uint8_t* values, float (&s)[4],
-                                         WarpState<kDim>& state) const {
+                                         WarpState<kDim>& state) {
     const ValueTile<kFormat, kDim> tile(values, lane_);  // on its way during the softmax
     state.template Exponentiate<FactorExponent<kFormat>()>(s);
     const uint32_t p[2] = {PackBf16(s[0], s[1]), PackBf16(s[2], s[3])};
-    if (kTraced && traced_) Trace(p, state, static_cast<float>(FactorExponent<kFormat>()));
-    TileValues<kFormat, kDim>(tile, p, state.o);
-  }
-
-  // The next tile to trace is of page `page`.
-  __device__ void BeginTrace(const AttendItem& item, uint32_t page) {
-    tile_ = (page * p_.pool.kv_heads + item.kv_head) * p_.trace.blocks +
-            item.first_query / kTileQueries;
-    traced_ = item.slot_use != SlotUse::kNone && lane_ % 4 < p_.trace.pairs;
-  }
-
-  // Leaves the tile's probabilities behind, which are relative to max - value_exponent.
-  __device__ __forceinline__ void Trace(const uint32_t (&p)[2], const WarpState<kDim>& state,
-                                        float value_exponent) const {
-    const uint32_t slot = SlotOfRow(lane_ / 4), t = lane_ % 4, pairs = p_.trace.pairs;
-    uint32_t* to = p_.trace.probabilities + (size_t{tile_} * kSlotsPerPage + slot) * pairs + t;
-    to[0] = p[0];
-    to[8 * pairs] = p[1];
-    if (lane_ < 4) {
-      reinterpret_cast<float2*>(p_.trace.references)[size_t{tile_} * pairs + t] =
-          make_float2(state.max[0] - value_exponent, state.max[1] - value_exponent);
+    if constexpr (kTraced) {
+      constexpr auto kExponent = static_cast<float>(FactorExponent<kFormat>());
+      tracer_.Write(p, kExponent - state.max[0], kExponent - state.max[1]);
     }
+    TileValues<kFormat, kDim>(tile, p, state.o);
   }
 
   // The open group lies like the lane of a bf16 page. Causal inside the step.
@@ -319,16 +304,11 @@ class Attention {
   }
 
   __device__ void Write(const AttendItem& item, const WarpState<kDim>& state) const {
+    if constexpr (kTraced) tracer_.WriteSums(item, state.max, state.sum);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const uint32_t index = item.first_query + 2 * (lane_ % 4) + i;
       if (index >= item.query_count) continue;
-      if (kTraced && traced_ && lane_ < 4) {
-        const uint32_t block = (item.row * p_.pool.kv_heads + item.kv_head) * p_.trace.blocks +
-                               item.first_query / kTileQueries;
-        p_.trace.log_sums[(block * p_.trace.pairs + lane_) * 2 + i] =
-            state.max[i] + log2f(state.sum[i]);
-      }
       const float inverse = 1.0f / state.sum[i];  // a row sees at least itself
       uint32_t words[kSteps];
 #pragma unroll
@@ -436,13 +416,12 @@ class Attention {
   const uint32_t warp_;
   const uint32_t lane_;
   uint32_t ring_bytes_ = kRingBytes;
-  uint32_t tile_ = 0;    // of the trace, the one at hand
-  bool traced_ = false;  // does this thread leave anything there?
+  TraceWriter<kPairs> tracer_;
   PageStream stream_;
   QueryTile<kDim> q_;
 };
 
-template <int kDim, bool kTraced>
+template <int kDim, int kPairs>
 __global__ void __launch_bounds__(kThreads, 1)
     AttendKernel(const __grid_constant__ AttendParams params) {
   extern __shared__ __align__(128) uint8_t bytes[];
@@ -455,7 +434,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (lane < kStagesMax) InitBarrier(&shared.barriers[warp][lane]);
   FenceBarriers();
   __syncthreads();
-  Attention<kDim, kTraced> attention(params, shared);
+  Attention<kDim, kPairs> attention(params, shared);
   for (uint32_t i = begin; i < end; ++i) {
     const AttendItem item = params.buffers.items[i];  // in registers
     attention.Run(item);
@@ -465,13 +444,20 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // May start before the kernel in front of it has ended: pages and tables are from before the step's
 // layers, and WaitForPredecessor stands before everything else.
-template <int kDim, bool kTraced>
+template <int kDim, int kPairs>
 cudaError_t Launch(const AttendParams& params, uint32_t ctas, cudaStream_t stream) {
-  const auto kernel = AttendKernel<kDim, kTraced>;
+  const auto kernel = AttendKernel<kDim, kPairs>;
   const cudaError_t error = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(SharedMemory));
   if (error != cudaSuccess) return error;
   return LaunchEarly(kernel, ctas, kThreads, sizeof(SharedMemory), params, stream);
+}
+
+template <int kDim>
+cudaError_t LaunchFor(const AttendParams& params, bool traced, uint32_t ctas, cudaStream_t stream) {
+  if (!traced) return Launch<kDim, 0>(params, ctas, stream);
+  return params.trace.pairs == 2 ? Launch<kDim, 2>(params, ctas, stream)
+                                 : Launch<kDim, 4>(params, ctas, stream);
 }
 
 }  // namespace
@@ -504,11 +490,9 @@ cudaError_t LaunchAttend(const DevicePool& pool, const DeviceLayouts& layouts,
   const uint32_t ctas = geometry.cta_count;
   switch (pool.head_dim) {
     case 64:
-      return trace != nullptr ? Launch<64, true>(params, ctas, stream)
-                              : Launch<64, false>(params, ctas, stream);
+      return LaunchFor<64>(params, trace != nullptr, ctas, stream);
     case 128:
-      return trace != nullptr ? Launch<128, true>(params, ctas, stream)
-                              : Launch<128, false>(params, ctas, stream);
+      return LaunchFor<128>(params, trace != nullptr, ctas, stream);
     default:
       return cudaErrorInvalidValue;
   }

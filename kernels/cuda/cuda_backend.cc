@@ -286,7 +286,7 @@ absl::Status CudaBackendImpl::Attend(int layer, const LayerActivations& io) {
       Ran(cuda::LaunchAttend(device_.pool, device_.layouts, attend_geometry_, attend_buffers_,
                              layer, q, io.out, io.scale, trace, stream_.get()),
           "attend"));
-  return trace == nullptr ? absl::OkStatus() : Done(slot_scorer_.Score(device_, layer));
+  return trace == nullptr ? absl::OkStatus() : Done(slot_scorer_.Attended(device_, layer));
 }
 
 absl::StatusOr<const void*> CudaBackendImpl::QueriesAsKeys(int layer, const void* q, bool keep) {

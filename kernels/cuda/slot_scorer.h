@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scores of slots as the backend does them: a traced attend, then one launch (slot_scores.h); after
-// the last layer of a step one more.
+// Scores of slots as the backend does them: attends leave traces, and a launch (slot_scores.h)
+// scores a few layers at once; after the last layer of a step one more.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -21,28 +22,31 @@ class SlotScorer {
                                          const AttendGeometry& geometry, const AttendBuffers& step,
                                          uint32_t first_page);
 
-  // For attend to fill; null where slots carry no scores.
-  const AttendTrace* trace() const { return active_ ? &trace_ : nullptr; }
+  // For the next attend to fill; null where slots carry no scores.
+  const AttendTrace* trace() const { return active_ ? &traces_[now_.count] : nullptr; }
 
   // After attend of `layer`.
-  absl::Status Score(const DeviceContext& device, int layer);
-  // Completes the layer scored last, if that is yet to be done: to be called while the step's
-  // tables are still there.
+  absl::Status Attended(const DeviceContext& device, int layer);
+  // Completes the layers attended to last, if that is yet to be done: to be called while the
+  // step's tables are still there.
   absl::Status Finish(const DeviceContext& device);
 
  private:
-  absl::Status Allocate(const DeviceContext& device);
-  absl::Status Launch(const DeviceContext& device, int layer);
+  absl::Status Allocate(const DeviceContext& device, const AttendTrace& shape);
+  absl::Status Launch(const DeviceContext& device);
 
   bool active_ = false;
   AttendGeometry geometry_;
   AttendBuffers step_;
-  AttendTrace trace_;
-  DeviceBytes probabilities_, references_, log_sums_;
-  EvictionBuffers evictions_[2];  // of the layer at hand and the one before, in turn
-  DeviceBytes candidates_[2], least_[2];
-  int found_layer_ = kNoLayer;  // whose candidates lie in evictions_[found_]
-  int found_ = 0;
+  // Layers that are scored by one launch, and whose evictions the next carries out.
+  struct Batch {
+    int layers[kScoredTogether] = {};
+    int count = 0;
+    EvictionBuffers evictions[kScoredTogether];
+  };
+  AttendTrace traces_[kScoredTogether];  // of now_
+  Batch now_, before_;
+  std::vector<DeviceBytes> memory_;  // of them
 };
 
 }  // namespace palimpsest::cuda
