@@ -199,6 +199,8 @@ TABLES = {
     "attend-short": ("attend", lambda result: attend_table(result, SHORT_CASES)),
     "eval": ("eval", eval_table),
     "eval-long": ("eval-long", eval_table),
+    "likelihood-bf16": ("likelihood", lambda lines: likelihood_table(
+        lines, lambda point: point["formats"] == "bf16")),
     "likelihood-formats": ("likelihood", formats_table),
     "likelihood-published": ("likelihood", lambda lines: likelihood_table(
         lines, lambda point: point["name"].split(",")[0] == point["policy"])),
