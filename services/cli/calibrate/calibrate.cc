@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <thread>
@@ -24,6 +23,7 @@
 #include "services/cli/calibrate/sampler.h"
 #include "services/cli/calibrate/settings.h"
 #include "services/cli/command.h"
+#include "services/cli/interrupts.h"
 #include "services/cli/likelihood/texts.h"
 #include "services/cli/render.h"
 #include "services/decode/model/calibration_file.h"
@@ -38,10 +38,6 @@ constexpr std::chrono::milliseconds kFrameInterval{250};
 constexpr std::chrono::seconds kLineInterval{5};
 constexpr uint32_t kUnknownChainTokens = 2048;
 constexpr uint32_t kTextPromptTokens = 32;
-
-volatile std::sig_atomic_t g_signal = 0;
-
-void OnSignal(int number) { g_signal = number; }
 
 std::string PicturePath(const std::string& out) {
   return std::filesystem::path(out).replace_extension(".svg").string();
@@ -210,7 +206,7 @@ class Calibrator {
   }
 
   absl::Status Show(double done, absl::FunctionRef<std::string()> describe) {
-    if (g_signal != 0) return absl::CancelledError("interrupted");
+    if (Interrupted() != 0) return absl::CancelledError("interrupted");
     const Clock::Time now = clock_->Now();
     if (settings_.quiet || now < next_show_) return absl::OkStatus();
     const Terminal terminal = ProbeTerminal(STDERR_FILENO);
@@ -291,13 +287,13 @@ int RunCalibrate(const std::vector<std::string>& arguments) {
   CalibrateSettings settings;
   const auto table = NewCalibrateSettingsTable(&settings);
   if (const std::optional<int> code = LoadVerbSettings(arguments, table.get())) return *code;
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) std::signal(number, OnSignal);
+  HoldInterrupts();
   absl::StatusOr<std::string> summary = absl::UnknownError("");
   {
     Calibrator calibrator(settings);  // restores the terminal when it goes
     summary = calibrator.Run();
   }
-  if (g_signal != 0) DieOf(g_signal);
+  if (const int signal = Interrupted(); signal != 0) DieOf(signal);
   if (!summary.ok()) return Fail(summary.status());
   PrintResult(*summary);
   return kExitOk;

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -18,6 +17,7 @@
 #include "common/base/text.h"
 #include "services/cli/assets.h"
 #include "services/cli/command.h"
+#include "services/cli/interrupts.h"
 #include "services/cli/likelihood/report.h"
 #include "services/cli/likelihood/runner.h"
 #include "services/cli/likelihood/settings.h"
@@ -31,10 +31,6 @@ namespace palimpsest::cli {
 namespace {
 
 constexpr absl::string_view kShippedTexts = "lab/likelihood/texts";
-
-volatile std::sig_atomic_t g_signal = 0;
-
-void OnSignal(int number) { g_signal = number; }
 
 class Likelihood {
  public:
@@ -181,7 +177,7 @@ class Likelihood {
   }
 
   absl::Status Show(uint64_t rows) {
-    if (g_signal != 0) return absl::CancelledError("interrupted");
+    if (Interrupted() != 0) return absl::CancelledError("interrupted");
     const double seconds = std::chrono::duration<double>(clock_->Now() - start_).count();
     const auto done = static_cast<double>(rows), all = static_cast<double>(rows_to_compare_);
     const auto text = [&] {
@@ -252,13 +248,13 @@ int RunLikelihood(const std::vector<std::string>& arguments) {
   LikelihoodSettings settings;
   const auto table = NewLikelihoodTable(&settings);
   if (const std::optional<int> code = LoadVerbSettings(arguments, table.get())) return *code;
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) std::signal(number, OnSignal);
+  HoldInterrupts();
   absl::StatusOr<std::string> report = absl::UnknownError("");
   {
     Likelihood likelihood(settings);  // restores the terminal when it goes
     report = likelihood.Run();
   }
-  if (g_signal != 0) DieOf(g_signal);
+  if (const int signal = Interrupted(); signal != 0) DieOf(signal);
   if (!report.ok()) return Fail(report.status());
   PrintResult(*report);
   return kExitOk;
