@@ -255,6 +255,8 @@ INSTANTIATE_TEST_SUITE_P(
             "GroupOfFive", {.layers = 2, .kv_heads = 2, .head_dim = 128, .slot_scores = true}, 10},
         Shape{
             "GroupOfFour", {.layers = 3, .kv_heads = 8, .head_dim = 128, .slot_scores = true}, 32},
+        // More than are scored by one launch.
+        Shape{"ManyLayers", {.layers = 17, .kv_heads = 1, .head_dim = 64, .slot_scores = true}, 2},
         Shape{"OneHeadEach", {.layers = 1, .kv_heads = 3, .head_dim = 64, .slot_scores = true}, 3},
         Shape{"GroupOfTwelve",
               {.layers = 2, .kv_heads = 1, .head_dim = 64, .slot_scores = true},
