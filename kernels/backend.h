@@ -165,7 +165,7 @@ class Backend {
 
   // The same for what MeasureSparsity writes, and no more need have been done: it has been measured
   // before the rest of its step is over. Other faults are left for Synchronize.
-  virtual absl::Status AwaitSparsity() { return Synchronize(); }
+  virtual absl::Status AwaitSparsity() = 0;
 };
 
 }  // namespace palimpsest

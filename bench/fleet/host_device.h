@@ -44,6 +44,7 @@ class HostBackend final : public Backend {
   absl::Status ZeroOpenGroup(uint32_t) override { return absl::OkStatus(); }
   absl::Status Read(PageOffset offset, absl::Span<uint8_t> out) const override;
   absl::Status Synchronize() override { return absl::OkStatus(); }
+  absl::Status AwaitSparsity() override { return absl::OkStatus(); }
 
  private:
   template <typename Order>

@@ -106,6 +106,7 @@ class CpuBackend final : public Backend {
   }
 
   absl::Status Synchronize() override { return absl::OkStatus(); }
+  absl::Status AwaitSparsity() override { return absl::OkStatus(); }
 
  private:
   // With its queries rotated, where the keys are.

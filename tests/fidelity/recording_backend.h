@@ -57,6 +57,7 @@ class RecordingBackend final : public Backend {
     return backend_->Read(offset, out);
   }
   absl::Status Synchronize() override { return backend_->Synchronize(); }
+  absl::Status AwaitSparsity() override { return backend_->AwaitSparsity(); }
 
  private:
   // Records which tokens are live in `view`, as the step before has left it.

@@ -45,6 +45,7 @@ class FreeBackend final : public Backend {
   absl::Status ZeroOpenGroup(uint32_t) override { return absl::OkStatus(); }
   absl::Status Read(PageOffset, absl::Span<uint8_t>) const override { return absl::OkStatus(); }
   absl::Status Synchronize() override { return absl::OkStatus(); }
+  absl::Status AwaitSparsity() override { return absl::OkStatus(); }
 
  private:
   const size_t query_size_;

@@ -73,6 +73,7 @@ class ExactBackend : public Backend {
     return absl::UnimplementedError("ExactBackend has no pages");
   }
   absl::Status Synchronize() override { return absl::OkStatus(); }
+  absl::Status AwaitSparsity() override { return absl::OkStatus(); }
 
  private:
   struct Lane {
