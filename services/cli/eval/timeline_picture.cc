@@ -7,8 +7,8 @@
 #include "absl/strings/str_format.h"
 #include "common/base/svg.h"
 #include "services/cli/eval/picture.h"
-#include "services/cli/grid/picture_style.h"
 #include "services/cli/eval/thoughts.h"
+#include "services/cli/grid/picture_style.h"
 #include "services/cli/render.h"
 
 namespace palimpsest::cli {
