@@ -3,7 +3,6 @@
 // of those before changes nothing of what chains say.
 #include <map>
 #include <memory>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +10,8 @@
 #include "services/decode/engine/engine.h"
 #include "services/decode/model/cuda/cuda_model.h"
 #include "services/decode/model/started_steps.h"
+#include "tests/decode/engine/random_codebook.h"
+#include "tests/decode/model/small_config.h"
 #include "tests/kernels/cuda/gpu_test.h"
 
 namespace palimpsest {
@@ -20,37 +21,6 @@ constexpr uint32_t kBatch = 6, kChains = 9;
 constexpr uint32_t kQueries = 16;  // kept of every chain
 constexpr uint32_t kBudget = 64;
 constexpr uint64_t kPoolBytes = 32 << 20;
-
-ModelConfig SmallConfig() {
-  ModelConfig c;
-  c.hidden_size = 256;
-  c.layers = 3;
-  c.query_heads = 6;
-  c.kv_heads = 2;
-  c.head_dim = 64;
-  c.intermediate_size = 384;
-  c.vocab_size = 502;
-  c.max_positions = 1024;
-  return c;
-}
-
-// Queries of no meaning.
-std::shared_ptr<const QueryCodebook> RandomCodebook(const ModelConfig& config) {
-  auto book = std::make_shared<QueryCodebook>();
-  *book = {.layers = config.layers,
-           .query_heads = config.query_heads,
-           .head_dim = config.head_dim,
-           .queries = 64,
-           .data = {},
-           .inverse_frequencies = std::vector<float>(config.head_dim / 2, 0.01f)};
-  std::mt19937 random(1);
-  const size_t values = size_t{64} * config.layers * config.query_heads * config.head_dim;
-  for (size_t i = 0; i < values; ++i) {
-    // bf16 of magnitude 0.5 to 2, of either sign.
-    book->data.push_back(static_cast<uint16_t>(0x3f00 + random() % 0x100 + (random() % 2 << 15)));
-  }
-  return book;
-}
 
 // Has every step's tokens before the next one is asked for, and hands ids alone to the device.
 class WaitingModel final : public Model {
@@ -91,7 +61,8 @@ class CudaEngine : public GpuTest, public testing::WithParamInterface<std::strin
   void SetUp() override {
     GpuTest::SetUp();
     if (IsSkipped()) return;
-    const ModelConfig config = SmallConfig();
+    ModelConfig config = SmallConfig();
+    config.max_positions = 1024;
     shape_ = config.cache_shape();
     shape_.slot_scores = shape_.residue = true;
     auto backend = NewCudaBackend({.shape = shape_,
@@ -100,7 +71,7 @@ class CudaEngine : public GpuTest, public testing::WithParamInterface<std::strin
                                    .open_groups = kBatch,
                                    .rows_max = 64,
                                    .query_window = kQueries,
-                                   .codebook = RandomCodebook(config)},
+                                   .codebook = RandomCodebook(config, 64)},
                                   {});
     ASSERT_TRUE(backend.ok()) << backend.status();
     auto model = NewSyntheticCudaModel(

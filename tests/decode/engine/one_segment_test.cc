@@ -6,13 +6,13 @@
 
 #include <map>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
 #include "services/decode/engine/engine.h"
 #include "services/decode/model/cpu_model.h"
+#include "tests/decode/engine/random_codebook.h"
 #include "tests/decode/engine/simulated_store.h"
 #include "tests/decode/engine/tiny_config.h"
 
@@ -22,24 +22,6 @@ namespace {
 constexpr uint32_t kBatch = 8;
 constexpr uint32_t kQueries = 8;  // kept of every chain
 constexpr uint32_t kBudget = 64;
-
-// Queries of no meaning.
-std::shared_ptr<const QueryCodebook> RandomCodebook(const ModelConfig& config) {
-  auto book = std::make_shared<QueryCodebook>();
-  *book = {.layers = config.layers,
-           .query_heads = config.query_heads,
-           .head_dim = config.head_dim,
-           .queries = 16,
-           .data = {},
-           .inverse_frequencies = std::vector<float>(config.head_dim / 2, 0.01f)};
-  std::mt19937 random(1);
-  const size_t values = size_t{16} * config.layers * config.query_heads * config.head_dim;
-  for (size_t i = 0; i < values; ++i) {
-    // bf16 of magnitude 0.5 to 2, of either sign.
-    book->data.push_back(static_cast<uint16_t>(0x3f00 + random() % 0x100 + (random() % 2 << 15)));
-  }
-  return book;
-}
 
 class OneSegmentPolicies : public testing::TestWithParam<std::string> {
  protected:
@@ -58,7 +40,7 @@ class OneSegmentPolicies : public testing::TestWithParam<std::string> {
                                                .open_groups = kBatch,
                                                .rows_max = 128,
                                                .query_window = kQueries,
-                                               .codebook = RandomCodebook(model_->config())},
+                                               .codebook = RandomCodebook(model_->config(), 16)},
                                               1),
                                clock_.get());
     engine_ = std::make_unique<Engine>(options, model_.get(), backend_.get(), std::move(pool),

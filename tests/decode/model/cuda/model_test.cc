@@ -14,6 +14,7 @@
 #include "services/decode/model/cuda/cuda_model.h"
 #include "tests/decode/model/cuda/paged_chains.h"
 #include "tests/decode/model/exact_backend.h"
+#include "tests/decode/model/small_config.h"
 #include "tests/kernels/cuda/gpu_test.h"
 
 namespace palimpsest {
@@ -35,19 +36,6 @@ struct Variant {
   std::string name;
   ModelConfig config;
 };
-
-ModelConfig SmallConfig() {
-  ModelConfig c;
-  c.hidden_size = 256;
-  c.layers = 3;
-  c.query_heads = 6;
-  c.kv_heads = 2;
-  c.head_dim = 64;
-  c.intermediate_size = 384;
-  c.vocab_size = 502;  // rows of logits are padded
-  c.max_positions = 512;
-  return c;
-}
 
 std::vector<Variant> Variants() {
   std::vector<Variant> out;
