@@ -38,10 +38,17 @@ absl::StatusOr<std::vector<GridPoint>> WithBudgets(std::vector<GridPoint> points
                                                    const std::string& folder) {
   KV_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(folder));
   const CacheCosts costs{.shape = config.cache_shape(), .query_heads = config.query_heads};
+  // Only budgets in bytes need to know how long chains are.
+  const bool in_bytes = std::any_of(points.begin(), points.end(), [](const GridPoint& point) {
+    return point.target_percent.has_value();
+  });
+  std::vector<ChainLength> lengths;
+  if (in_bytes) {
+    KV_ASSIGN_OR_RETURN(lengths, Lengths(problems, tokenizer));
+  }
   std::vector<GridPoint> settled;
   for (GridPoint& point : points) {
     if (point.target_percent.has_value()) {
-      KV_ASSIGN_OR_RETURN(const std::vector<ChainLength> lengths, Lengths(problems, tokenizer));
       KV_ASSIGN_OR_RETURN(const ByteBudget budget,
                           BudgetForBytes(point.spec, costs, lengths, *point.target_percent));
       point.spec.budget_tokens = budget.budget_tokens;
