@@ -39,7 +39,7 @@ class WindowPolicy final : public Policy {
 absl::StatusOr<std::unique_ptr<const Policy>> NewWindowPolicy(const PolicySpec& spec) {
   // The segment being written is at most a window long, so with k >= tau it never has to be
   // touched.
-  if (spec.budget_tokens < WindowTokensOf(spec)) {
+  if (spec.budget_tokens < spec.window_tokens) {
     return absl::InvalidArgumentError(absl::StrCat("budget_tokens ", spec.budget_tokens,
                                                    ": policy 'window' expected at least ",
                                                    "window_tokens (", spec.window_tokens, ")"));
