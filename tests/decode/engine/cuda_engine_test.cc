@@ -9,6 +9,7 @@
 
 #include "services/decode/engine/engine.h"
 #include "services/decode/model/cuda/cuda_model.h"
+#include "services/decode/model/forwarding_model.h"
 #include "services/decode/model/started_steps.h"
 #include "tests/decode/engine/random_codebook.h"
 #include "tests/decode/model/small_config.h"
@@ -23,30 +24,20 @@ constexpr uint32_t kBudget = 64;
 constexpr uint64_t kPoolBytes = 32 << 20;
 
 // Has every step's tokens before the next one is asked for, and hands ids alone to the device.
-class WaitingModel final : public Model {
+class WaitingModel final : public ForwardingModel {
  public:
-  explicit WaitingModel(Model* model) : model_(model) {}
-  const ModelConfig& config() const override { return model_->config(); }
-  int rows_max() const override { return model_->rows_max(); }
-  int logit_rows_max() const override { return model_->logit_rows_max(); }
-  bool may_observe(int layer) const override { return model_->may_observe(layer); }
-  uint64_t weight_bytes() const override { return model_->weight_bytes(); }
-  absl::Status Forward(const StepBatch& batch, Backend& backend,
-                       absl::Span<float> logits) override {
-    return model_->Forward(batch, backend, logits);
-  }
+  using ForwardingModel::ForwardingModel;
   absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
                              absl::Span<const SampleSpec> samples) override {
     StepBatch known = batch;
     known.tokens = chosen_.Resolve(batch.tokens);
     const absl::Status status =
-        model_->Generate(known, backend, samples, chosen_.Start(samples.size()));
+        model().Generate(known, backend, samples, chosen_.Start(samples.size()));
     return status.ok() ? backend.Synchronize() : status;
   }
   absl::Status AwaitTokens(absl::Span<int32_t> tokens) override { return chosen_.Await(tokens); }
 
  private:
-  Model* const model_;
   ChosenTokens chosen_;
 };
 
