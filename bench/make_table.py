@@ -42,7 +42,9 @@ def origin(result: dict) -> str:
     others = result.get("others", {})
     if others:
         text += "; " + ", ".join(f"{name} {version}" for name, version in others.items()
-                                 if name != "copy_gbps")
+                                 if name not in ("copy_gbps", "commit"))
+        if others.get("commit", result["commit"]) != result["commit"]:
+            text += f", measured earlier, beside commit {others['commit']}"
     return text + ".\n"
 
 

@@ -39,13 +39,32 @@ OTHERS = [
 ]
 
 
-def collect(scratch: pathlib.Path) -> None:
+def collect(scratch: pathlib.Path, *inputs: list[dict], options: tuple = ()) -> str:
+    """What collect.py complained of; empty where it was content."""
     paths = []
-    for name, lines in (("ours", OURS), ("others", OTHERS)):
-        paths.append(scratch / f"{name}.jsonl")
+    for i, lines in enumerate(inputs):
+        paths.append(scratch / f"{i}.jsonl")
         paths[-1].write_text("a word to the user\n" + "\n".join(json.dumps(x) for x in lines))
-    subprocess.run([sys.executable, ROOT / "bench/collect.py", "--out", scratch, *paths], check=True,
-                   stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, ROOT / "bench/collect.py", "--out", scratch, *options, *paths],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode == 0) == (not done.stderr), done
+    return done.stderr
+
+
+def a_run_of_less_loses_nothing(scratch: pathlib.Path) -> None:
+    later = [{**line, **({"commit": "ba9876543210"} if "commit" in line else {})} for line in OURS]
+    assert collect(scratch, later) == ""
+    attend = json.loads((scratch / "attend.json").read_text())
+    expect(make_table.attend_table(attend), "Some GPU, commit ba9876543210", "| 100 |",
+           "flashinfer 0.7.2, measured earlier, beside commit 0123456789ab")
+    before = (scratch / "throughput.json").read_text()
+    one = [line for line in OURS if line["bench"] == "throughput"][:2]
+    expect(collect(scratch, one), "4 of its cases were not measured now", "thinkv k=1024")
+    assert (scratch / "throughput.json").read_text() == before
+    expect(collect(scratch, OTHERS), "nothing of attend_bench among the inputs")
+    assert collect(scratch, one, options=("--replace",)) == ""
+    assert len(json.loads((scratch / "throughput.json").read_text())["cases"]) == 1
 
 
 def expect(text: str, *parts: str) -> None:
@@ -56,7 +75,7 @@ def expect(text: str, *parts: str) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = pathlib.Path(folder)
-        collect(scratch)
+        assert collect(scratch, OURS, OTHERS) == ""
         attend = json.loads((scratch / "attend.json").read_text())
         assert attend["others"]["flashinfer"] == "0.7.2", attend
         assert set(attend["cases"][0]["palimpsest"]) == {"nvfp4", "nvfp4 holes"}, attend
@@ -67,6 +86,7 @@ def main() -> None:
         expect(table, "| 16 | thinkv k=1024 | 2,000 | 2.5x |",
                "| 1024, the largest | thinkv k=1024 | 20,000 | 20.0x |")
         assert "does not fit" not in table, table
+        a_run_of_less_loses_nothing(scratch)
     evaluation = (ROOT / "tests/cli/golden/eval.jsonl").read_text().splitlines()
     expect(make_table.eval_table([json.loads(line) for line in evaluation]),
            "4 problems of heldout.jsonl; a machine, commit 0000000000ab.",
