@@ -77,6 +77,10 @@ absl::Status ForEachObject(absl::string_view text, const std::string& path,
   return absl::OkStatus();
 }
 
+std::string LineOf(const nlohmann::ordered_json& json) {
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
 absl::StatusOr<int64_t> WholeNumber(const Json& value, absl::string_view key, int64_t min,
                                     int64_t max) {
   const bool in_range = value.is_number_integer() &&

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading files of JSON lines that somebody wrote: bounded, and told of by line.
+// Files of JSON lines. Those that somebody wrote are read bounded, and told of by line.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,9 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path);
 // repeats a key, or of `take`, becomes InvalidArgument that begins with `path:line`.
 absl::Status ForEachObject(absl::string_view text, const std::string& path,
                            const std::function<absl::Status(const nlohmann::json&)>& take);
+
+// One line of it, without the end; bytes that are no UTF-8 are replaced.
+std::string LineOf(const nlohmann::ordered_json& json);
 
 // A value that must be such; InvalidArgument names the key and what is expected.
 absl::StatusOr<int64_t> WholeNumber(const nlohmann::json& value, absl::string_view key, int64_t min,
