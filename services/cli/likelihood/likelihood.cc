@@ -40,6 +40,7 @@ class Likelihood {
   absl::StatusOr<std::string> Run() {
     if (!settings_.run) {
       KV_RETURN_IF_ERROR(file_.Read(settings_.results));
+      KV_RETURN_IF_ERROR(CheckReadings(file_.all()));
       return Report(file_.all());
     }
     KV_RETURN_IF_ERROR(ChoosePoints());
@@ -206,6 +207,23 @@ class Likelihood {
       }
     }
     return results;
+  }
+
+  // A mean over texts wants each of them once, and all positions compared alike.
+  absl::Status CheckReadings(const std::vector<PointResult>& results) const {
+    std::map<std::string, std::string> readings;  // by the text's name
+    for (const PointResult& result : results) {
+      const PointIdentity& identity = result.identity;
+      const std::string reading =
+          absl::StrCat(identity.text_fingerprint, " ", identity.prompt_tokens, " ", identity.every);
+      if (readings.try_emplace(identity.text, reading).first->second == reading) continue;
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--results: ", Escaped(settings_.results), " holds readings of ", Escaped(identity.text),
+          " that differ in tokens, --prompt-tokens or --every; allowed with --no-run: a file of "
+          "one "
+          "reading of each text"));
+    }
+    return absl::OkStatus();
   }
 
   absl::StatusOr<std::string> Report(const std::vector<PointResult>& results) const {

@@ -102,6 +102,23 @@ TEST_F(LikelihoodProcessTest, ARunIsReportedKeptAndTakenUpAgain) {
   EXPECT_THAT(Slurp(picture), HasSubstr("<polyline"));
 }
 
+TEST_F(LikelihoodProcessTest, LengthsShareAFileAndAreReportedApart) {
+  const std::string results = absl::StrCat(" --results ", folder_, "/r.jsonl --format json");
+  const std::string flags =
+      absl::StrCat(common_, "--texts ", folder_, "/texts --policy random --budget 32", results);
+  const Outcome brief = Likelihood(flags + " --text-tokens 80");
+  ASSERT_EQ(brief.code, 0) << brief.err;
+  const Outcome longer = Likelihood(flags + " --text-tokens 112");
+  ASSERT_EQ(longer.code, 0) << longer.err;
+  EXPECT_EQ(Lines(brief.out)[0]["tokens"], 2 * 80);
+  EXPECT_EQ(Lines(longer.out)[0]["tokens"], 2 * 112);
+  EXPECT_EQ(Likelihood(flags + " --text-tokens 80").out, brief.out);
+
+  const Outcome mixed = Likelihood("--no-run" + results);
+  EXPECT_EQ(mixed.code, 2);
+  EXPECT_THAT(mixed.err, HasSubstr("readings of one that differ in tokens"));
+}
+
 TEST_F(LikelihoodProcessTest, ATableNamesThePolicyAndWhatItCost) {
   const Outcome outcome = Likelihood(
       absl::StrCat(common_, "--texts ", folder_, "/texts/one.txt --policy full --formats nvfp4"));
