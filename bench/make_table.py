@@ -8,11 +8,12 @@ one would change. A block whose results are not there yet must be empty.
 """
 import argparse
 import json
-import math
 import pathlib
 import re
-import statistics
 import sys
+
+import likelihood_tables
+from markdown_table import table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "bench/README.md", "docs/evaluation.md", "docs/likelihood.md",
@@ -20,11 +21,6 @@ DOCUMENTS = ("README.md", "bench/README.md", "docs/evaluation.md", "docs/likelih
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
 SHORT_CASES = (("32/8/128", 64, 1024), ("32/8/128", 64, 8192), ("32/8/128", 256, 4096),
                ("32/8/128", 512, 1024), ("12/2/128", 64, 1024), ("9/3/64", 64, 1024))
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
 def us(entry: dict | None) -> str:
@@ -135,95 +131,39 @@ def eval_table(lines: list[dict]) -> str:
     return " ".join(notes) + "\n\n" + table(["policy", *(f"{aim:g} %" for aim in aims)], rows)
 
 
-def half_interval(values: list[float]) -> float:
-    """Half of Student's 95 % interval of the mean."""
-    freedom = len(values) - 1
-    student = 1.96 + 2.37 / freedom + 2.8 / freedom**2
-    return student * statistics.stdev(values) / math.sqrt(len(values))
-
-
-def is_lowest(point: dict, rivals: list[dict]) -> bool:
-    """None of the rivals is lower, but for what the texts they share leave open."""
-    for rival in rivals:
-        pairs = [(a, b) for a, b in zip(point["kl_by_text"], rival["kl_by_text"])
-                 if a is not None and b is not None]
-        apart = [a - b for a, b in pairs]
-        if len(apart) > 1 and any(apart) and statistics.mean(apart) > half_interval(apart):
-            return False
-    return True
-
-
-def likelihood_cell(point: dict | None, rivals: list[dict]) -> str:
-    if point is None:
-        return "–"
-    kl = f"{point['kl_mean']:.3f}"
-    return (f"{f'**{kl}**' if is_lowest(point, rivals) else kl} ± "
-            f"{point['kl_high'] - point['kl_mean']:.3f} · {point['agreement'] * 100:.1f} % "
-            f"at {point['bytes_percent_mean']:.3g} %")
-
-
-def likelihood_origin(header: dict) -> str:
-    return (f"{header['model']}, {len(header['texts'])} texts of {header['tokens']:,} tokens "
-            f"together, every {header['every']}th position; {header['device']}, "
-            f"commit {header['commit']}.\n\n")
-
-
-SAME = "nvfp4, keys rotated"  # the precision in which all policies were run
-
-
-def likelihood_table(lines: list[dict], wanted) -> str:
-    """KL ± half of its 95 % interval · same first choice, at the bytes held."""
-    points = [point for point in lines[1:] if point["target_percent"] and wanted(point)]
-    aims = sorted({point["target_percent"] for point in points})
-    series: dict[str, dict[float, dict]] = {}
-    for point in points:
-        series.setdefault(point["name"], {})[point["target_percent"]] = point
-    columns = {aim: [by_aim[aim] for by_aim in series.values() if aim in by_aim] for aim in aims}
-    shared = [aim for aim in aims if all(aim in by_aim for by_aim in series.values())]
-    order = sorted(series, key=lambda name: sum(
-        math.log(series[name][aim]["kl_mean"]) for aim in shared))
-    rows = [[name, *(likelihood_cell(series[name].get(aim), columns[aim]) for aim in aims)]
-            for name in order]
-    return likelihood_origin(lines[0]) + table(["policy", *(f"{aim:g} %" for aim in aims)], rows)
-
-
-def formats_table(lines: list[dict]) -> str:
-    rows = [[point["formats"], f"{point['bytes_percent_mean']:.1f}", f"{point['kl_mean']:.4f}",
-             f"{point['kl_high'] - point['kl_mean']:.4f}", f"{point['kl_p95']:.3f}",
-             f"{point['agreement'] * 100:.1f}"]
-            for point in lines[1:] if point["policy"] == "full"]
-    return likelihood_origin(lines[0]) + table(
-        ["K / V", "bytes %", "KL", "±", "p95", "top-1 %"], rows)
-
-
 TABLES = {
     "attend": ("attend", attend_table),
     "attend-short": ("attend", lambda result: attend_table(result, SHORT_CASES)),
     "eval": ("eval", eval_table),
     "eval-long": ("eval-long", eval_table),
-    "likelihood-bf16": ("likelihood", lambda lines: likelihood_table(
-        lines, lambda point: point["formats"] == "bf16")),
-    "likelihood-formats": ("likelihood", formats_table),
-    "likelihood-published": ("likelihood", lambda lines: likelihood_table(
-        lines, lambda point: point["name"].split(",")[0] == point["policy"])),
-    "likelihood-same": ("likelihood", lambda lines: likelihood_table(
-        lines, lambda point: point["formats"] == SAME)),
+    "likelihood-bf16": ("likelihood-4096", likelihood_tables.bf16_table),
+    "likelihood-formats": ("likelihood-4096", likelihood_tables.formats_table),
+    "likelihood-lengths": (tuple(f"likelihood-{length}" for length in (2048, 4096, 8192)),
+                           likelihood_tables.lengths_table),
+    "likelihood-published": ("likelihood-4096", likelihood_tables.own_table),
+    "likelihood-same": ("likelihood-4096", likelihood_tables.same_table),
     "step": ("step", step_table),
     "throughput": ("throughput", throughput_table),
 }
 
 
+def result(bench: str):
+    """Of bench/results: an object, a list of lines, or None."""
+    path = ROOT / "bench" / "results" / f"{bench}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    path = path.with_suffix(".jsonl")
+    if path.exists():
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    return None
+
+
 def rendered(name: str, where: str) -> str:
     if name not in TABLES:
         sys.exit(f"make_table: {where}: no table {name}; there are {', '.join(TABLES)}")
-    bench, render = TABLES[name]
-    path = ROOT / "bench" / "results" / f"{bench}.json"
-    if path.exists():
-        return render(json.loads(path.read_text()))
-    path = path.with_suffix(".jsonl")
-    if path.exists():
-        return render([json.loads(line) for line in path.read_text().splitlines()])
-    return ""
+    benches, render = TABLES[name]
+    results = [result(bench) for bench in ((benches,) if isinstance(benches, str) else benches)]
+    return render(*results) if any(results) else ""
 
 
 def main() -> None:
