@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 import statistics
 
@@ -37,13 +38,17 @@ def divergence(point: dict, rivals: list[dict]) -> str:
             f"{point['kl_high'] - point['kl_mean']:.3f}")
 
 
-def positions(every: int) -> str:
-    return "every position" if every == 1 else f"every {every}th position"
+def origin(*headers: dict) -> str:
+    """Of the results of one or, where a table has several, of all of them."""
+    def of_all(fact) -> str:
+        return ", ".join(dict.fromkeys(str(fact(header)) for header in headers))
 
-
-def origin(header: dict) -> str:
-    return (f"{header['model']}, {len(header['texts'])} texts of {header['tokens']:,} tokens "
-            f"together, {positions(header['every'])}; {header['device']}, commit {header['commit']}.")
+    compared = of_all(lambda header: f"{header['every']}th")
+    return (f"{of_all(lambda header: header['model'])}, "
+            f"{of_all(lambda header: len(header['texts']))} texts of "
+            f"{of_all(lambda header: format(header['tokens'], ','))} tokens together, "
+            f"every {compared} position; {of_all(lambda header: header['device'])}, "
+            f"commit {of_all(lambda header: header['commit'])}.")
 
 
 def bounded(lines: list[dict]) -> list[dict]:
@@ -121,12 +126,12 @@ def formats_table(lines: list[dict]) -> str:
 def length_cells(lines: list[dict], aim: float) -> list[str]:
     """Ours, the best other in its own formats, the best other in ours."""
     same = same_formats(lines)
-    rivals = [point for point in bounded(lines) if point["target_percent"] == aim
-              and (in_own_formats(point) or point["formats"] == same)]
-    others = [point for point in rivals if point["policy"] != OURS]
-    groups = ([point for point in rivals if point["policy"] == OURS and point["formats"] == same],
+    points = [point for point in bounded(lines) if point["target_percent"] == aim]
+    others = [point for point in points if point["policy"] != OURS]
+    groups = ([point for point in points if point["policy"] == OURS and point["formats"] == same],
               [point for point in others if in_own_formats(point)],
               [point for point in others if point["formats"] == same])
+    rivals = list(itertools.chain(*groups))
     cells = []
     for group in groups:
         best = min(group, key=lambda point: point["kl_mean"], default=None)
@@ -147,4 +152,4 @@ def lengths_table(*lengths: list[dict] | None) -> str:
         columns = [length_cells(lines, aim) for lines in known]
         rows += [[f"{aim} %" if name == names[0] else "", name, *cells]
                  for name, *cells in zip(names, *columns)]
-    return "\n".join(origin(lines[0]) for lines in known) + "\n\n" + table(head, rows)
+    return f"{origin(*(lines[0] for lines in known))}\n\n" + table(head, rows)

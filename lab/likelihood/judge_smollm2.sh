@@ -97,7 +97,7 @@ report() {
   done
   local rotated='keys rotated"' ours='"policy":"anticipate"'
   grep "\"formats\":\"$FOUR_BITS, $rotated" "$folder/4096" > "$folder/same"
-  grep "$ours.*$rotated" "$folder/4096" > "$folder/own"
+  grep "$ours" "$folder/same" > "$folder/own"
   grep -v -e "$rotated" -e "$ours" -e '"policy":"thinkv".*"bf16"' "$folder/4096" >> "$folder/own"
   mkdir -p docs/pictures
   of "$folder/own" --picture docs/pictures/likelihood-own.svg > /dev/null
