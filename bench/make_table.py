@@ -14,11 +14,13 @@ import sys
 
 import likelihood_tables
 from markdown_table import table
+from targets_table import targets_table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "bench/README.md", "docs/evaluation.md", "docs/likelihood.md",
              "kernels/README.md", "kernels/cuda/README.md")
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
+BATCH_MAX = 1024  # of throughput_bench, where its results do not tell
 SHORT_CASES = (("32/8/128", 64, 1024), ("32/8/128", 64, 8192), ("32/8/128", 256, 4096),
                ("32/8/128", 512, 1024), ("12/2/128", 64, 1024), ("9/3/64", 64, 1024))
 
@@ -72,36 +74,58 @@ def attend_table(result: dict, wanted=None) -> str:
 
 def throughput_table(result: dict) -> str:
     head = ["batch", "policy", "tok/s", "vs full bf16", "ms a step", "on paper, ms", "live tokens",
-            "footprint", "J / 1,000 tokens"]
+            "footprint", f"pool, of {result['pool_gib']} GiB", "J / 1,000 tokens"]
 
     def group(case: dict):
         return case["kind"] if case["kind"] == "largest" else case["batch"]
 
-    cases = [case for case in result["cases"] if "tokens_per_s" in case]
-    base = {group(case): case["tokens_per_s"] for case in cases if case["policy"] == "full bf16"}
+    def batch(case: dict) -> str:
+        if case["kind"] != "largest" or "batch" not in case:
+            return str(case.get("batch", "the largest"))
+        is_engines = case["batch"] == result.get("batch_max", BATCH_MAX)
+        return f"{case['batch']}, {'all the engine takes' if is_engines else 'the largest'}"
+
+    base = {group(case): case["tokens_per_s"] for case in result["cases"]
+            if case["policy"] == "full bf16" and "tokens_per_s" in case}
     rows = []
-    for case in sorted(cases, key=lambda case: (case["kind"], case["batch"] * (case["kind"] == "equal"))):
+    for case in sorted(result["cases"], key=lambda case: (
+            case["kind"], case.get("batch", 0) * (case["kind"] == "equal"))):
+        if "tokens_per_s" not in case:
+            rows.append([batch(case), case["policy"], "does not fit", *["–"] * (len(head) - 3)])
+            continue
         ratio = case["tokens_per_s"] / base[group(case)] if group(case) in base else None
         joules = case.get("joules_per_token")
-        rows.append([f"{case['batch']}{', the largest' if case['kind'] == 'largest' else ''}",
-                     case["policy"], f"{case['tokens_per_s']:,.0f}",
+        rows.append([batch(case), case["policy"], f"{case['tokens_per_s']:,.0f}",
                      f"{ratio:.1f}x" if ratio else "–", f"{case['step_ms']:.2f}",
                      f"{case['paper_step_ms']:.2f}", f"{case['live_tokens_mean']:,.0f}",
                      f"{case['footprint_share'] * 100:.2f} %",
+                     f"{case['pool_used_gib'] / result['pool_gib'] * 100:.0f} %",
                      f"{joules * 1000:.0f}" if joules else "–"])
-    return origin(result) + "\n" + table(head, rows)
+    return origin(result) + reliefs(result) + "\n" + table(head, rows)
+
+
+def reliefs(result: dict) -> str:
+    """Where the pool was too small for what the policies would have kept."""
+    short = [f"{case['policy']} at {case['batch']} ({case['pressure_reliefs']:,} times)"
+             for case in result["cases"] if case.get("pressure_reliefs")]
+    if not short:
+        return ""
+    return ("Chains gave up tokens that no policy had chosen, for want of pages: "
+            f"{', '.join(short)}.\n")
 
 
 def step_table(result: dict) -> str:
     families = ("weights", "attention", "append", "quantise", "sparsity", "anneal", "sampling",
                 "other", "idle")
-    head = ["policy", "batch", "ms a step", *(f"{name}, ms" for name in families), "roofline, ms",
+    head = ["policy", "batch", "tokens a chain", "live", "ms a step", *(f"{name}, ms" for name in families), "roofline, ms",
             "step / roofline"]
-    rows = [[case["policy"], str(case["batch"]), f"{case['step_ms']:.2f}",
+    rows = [[case["policy"], str(case["batch"]), f"{case['tokens_mean']:,.0f}",
+             f"{case['live_tokens_mean']:,.0f}", f"{case['step_ms']:.2f}",
              *(f"{case['ms'][name]:.2f}" for name in families), f"{case['roofline_ms']:.2f}",
              f"{case['step_ms'] / case['roofline_ms']:.2f}"]
             for case in result["cases"] if "step_ms" in case]
-    return origin(result) + "\n" + table(head, rows)
+    return (origin(result) + "Chains of full caches that would not fit are younger, as tokens a "
+            "chain (a mean) tell.\n\n" + table(head, rows))
 
 
 def eval_cell(point: dict) -> str:
@@ -143,6 +167,7 @@ TABLES = {
     "likelihood-published": ("likelihood-4096", likelihood_tables.own_table),
     "likelihood-same": ("likelihood-4096", likelihood_tables.same_table),
     "step": ("step", step_table),
+    "targets": (("attend", "step", "throughput", "slot_score", "select"), targets_table),
     "throughput": ("throughput", throughput_table),
 }
 

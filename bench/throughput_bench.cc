@@ -111,6 +111,7 @@ absl::StatusOr<int> Run(const Options& options) {
   device["thoughts"] = "simulated: R 50 %, E 30 %, T 20 % of windows";
   device["tokens_a_chain"] = options.fleet.tokens;
   device["steps"] = options.steps;
+  device["batch_max"] = options.fleet.batch_max;
   device["pool_gib"] = Rounded(static_cast<double>(gpu.pool_bytes) / (1 << 30), 4);
   device["weight_bytes_read"] = gpu.read_weight_bytes;
   device["paper_tflops"] = options.tflops;

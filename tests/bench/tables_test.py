@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 sys.dont_write_bytecode = True
 import likelihood_tables  # noqa: E402: found by the line above
 import make_table  # noqa: E402
+import targets_table  # noqa: E402
 
 CASE = {"bench": "attend", "shape": "32/8/128", "batch": 64, "live": 1024}
 TIMES = {"share_of_copy": 0.5, "gbps": 1500.0}
@@ -22,10 +23,11 @@ OURS = [
     {**CASE, **TIMES, "engine": "palimpsest", "format": "nvfp4", "holes": 0.0, "us": 40.0},
     {**CASE, **TIMES, "engine": "palimpsest", "format": "nvfp4", "holes": 0.25, "us": 50.0},
     {"bench": "attend", "summary": True, "failed": 0},
-    {"bench": "throughput", "device": "Some GPU", "commit": "0123456789ab", "copy_gbps": 3000.0},
+    {"bench": "throughput", "device": "Some GPU", "commit": "0123456789ab", "copy_gbps": 3000.0,
+     "pool_gib": 50.0},
     *({"bench": "throughput", "policy": policy, "kind": kind, "batch": batch,
        "tokens_per_s": rate, "step_ms": 8.0, "paper_step_ms": 7.0, "live_tokens_mean": 900.0,
-       "footprint_share": 0.02}
+       "footprint_share": 0.02, "pool_used_gib": 20.0, "pressure_reliefs": 0}
       for policy, kind, batch, rate in (("full bf16", "equal", 16, 800.0),
                                         ("thinkv k=1024", "equal", 16, 2000.0),
                                         ("full bf16", "largest", 28, 1000.0),
@@ -66,6 +68,29 @@ def a_run_of_less_loses_nothing(scratch: pathlib.Path) -> None:
     expect(collect(scratch, OTHERS), "nothing of attend_bench among the inputs")
     assert collect(scratch, one, options=("--replace",)) == ""
     assert len(json.loads((scratch / "throughput.json").read_text())["cases"]) == 1
+
+
+STEP = {"commit": "0123456789ab", "cases": [
+    {"policy": "thinkv k=1024", "batch": 64, "step_ms": 8.0, "roofline_ms": 5.0,
+     "ms": {"quantise": 0.02, "sparsity": 0.04, "anneal": 0.02}}]}
+SLOT_SCORE = {"commit": "0123456789ab", "cases": [
+    {"format": "bf16", "shape": "32/8/128", "batch": 64, "live": 1024, "longflow_costs": 0.12}]}
+SELECT = {"commit": "0123456789ab", "cases": [
+    {"shape": "llama-3-8b", "format": format, "method": "anticipate", "queries": 256, "batch": 64,
+     "budget": 1024, "window": window, "us_per_step": us}
+    for format, window, us in (("nvfp4", 128, 360.0), ("bf16", 128, 480.0), ("bf16", 64, 900.0))]}
+
+
+def targets_are_judged(attend: dict, throughput: dict) -> None:
+    text = targets_table.targets_table(attend, STEP, throughput, SLOT_SCORE, SELECT)
+    expect(text, "Some GPU, commit 0123456789ab.",
+           "| at least 70 % | 50 % | **missed** |", "| at least 2.5x | 2.50x | met |",
+           "| at most 1.33x | 1.25x | met |", "| at most 3 % | 1 % | met |",
+           "| at most 1.25x | 1.60x | **missed** |", "| at least 15x | 20.0x | met |",
+           "over full fp8 | the largest batch of each | at least 8x | – | not measured |",
+           "| at most 3 % | 12 % | **missed** |",
+           "| at most 5 % | 6 % (bf16) to 4.5 % | **missed**; met by 1 of 2 |")
+    assert targets_table.targets_table(attend, None, throughput, SLOT_SCORE, SELECT) == ""
 
 
 def expect(text: str, *parts: str) -> None:
@@ -122,8 +147,13 @@ def main() -> None:
         throughput = json.loads((scratch / "throughput.json").read_text())
         table = make_table.throughput_table(throughput)
         expect(table, "| 16 | thinkv k=1024 | 2,000 | 2.5x |",
-               "| 1024, the largest | thinkv k=1024 | 20,000 | 20.0x |")
-        assert "does not fit" not in table, table
+               "| 28, the largest | full bf16 | 1,000 |",
+               "| 1024, all the engine takes | thinkv k=1024 | 20,000 | 20.0x |",
+               "| 64 | full bf16 | does not fit | – |", "| 2.00 % | 40 % |")
+        assert "gave up" not in table, table
+        throughput["cases"][0]["pressure_reliefs"] = 1234
+        expect(make_table.throughput_table(throughput), "full bf16 at 16 (1,234 times)")
+        targets_are_judged(attend, throughput)
         a_run_of_less_loses_nothing(scratch)
     evaluation = (ROOT / "tests/cli/golden/eval.jsonl").read_text().splitlines()
     expect(make_table.eval_table([json.loads(line) for line in evaluation]),
