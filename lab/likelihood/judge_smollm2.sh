@@ -7,11 +7,10 @@
 #   lab/likelihood/judge_smollm2.sh report RESULTS.jsonl
 #
 # `run` wants the model's folder (lab/agreement/make_smollm2.sh) and calibrates it first where that
-# was not done. It may be stopped and run again: it goes on where it was. On one H100 the three
-# lengths (4096, 8192 and 2048 tokens) take about four minutes, on a few cores days. LANES: parts that
-# run at once (3; each leaves a GPU idle between its steps). `report` writes
-# bench/results/likelihood*.jsonl, the pictures docs/pictures/likelihood-*.svg and the tables of the
-# documents. MACHINE: what it ran on.
+# was not done. It may be stopped and run again: it goes on where it was. LENGTHs are tokens, by
+# default 4096 8192 2048: minutes on a GPU, days on a few cores. LANES: parts that run at once (3; each
+# leaves a GPU idle between its steps). `report` writes bench/results/likelihood-*.jsonl, the pictures
+# docs/pictures/likelihood-*.svg and the tables of the documents. MACHINE: what it ran on.
 #
 # FOUR_BITS: the four-bit format of anticipate, and of all where they are compared in one (int4).
 # PALIMPSEST_BIN: folder of palimpsest; by default build/release/bin.
@@ -24,7 +23,7 @@ export palimpsest=$PALIMPSEST_BIN/palimpsest
 export PALIMPSEST_DATA=$PWD
 
 usage() {
-  sed -n '3,19p' "$0" >&2
+  sed -n '3,17p' "$0" >&2
   exit 2
 }
 
