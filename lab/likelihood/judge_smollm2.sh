@@ -23,7 +23,7 @@ export palimpsest=$PALIMPSEST_BIN/palimpsest
 export PALIMPSEST_DATA=$PWD
 
 usage() {
-  sed -n '3,17p' "$0" >&2
+  sed -n '3,16p' "$0" >&2
   exit 2
 }
 
