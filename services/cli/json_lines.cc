@@ -62,6 +62,12 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
   return text.str();
 }
 
+absl::StatusOr<std::string> ReadTextFile(absl::string_view flag, const std::string& path) {
+  absl::StatusOr<std::string> text = ReadTextFile(path);
+  if (text.ok()) return text;
+  return absl::Status(text.status().code(), absl::StrCat(flag, ": ", text.status().message()));
+}
+
 absl::Status ForEachObject(absl::string_view text, const std::string& path,
                            const std::function<absl::Status(const Json&)>& take) {
   int line_number = 0;

@@ -15,6 +15,8 @@ namespace palimpsest {
 
 // NotFound when there is none, InvalidArgument for what is no file, is too large or cannot be read.
 absl::StatusOr<std::string> ReadTextFile(const std::string& path);
+// The same of a file that a flag names; errors begin with the flag.
+absl::StatusOr<std::string> ReadTextFile(absl::string_view flag, const std::string& path);
 
 // Calls `take` for every line that is not blank. An error, of a line that is no JSON object, that
 // repeats a key, or of `take`, becomes InvalidArgument that begins with `path:line`.

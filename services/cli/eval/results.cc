@@ -45,10 +45,10 @@ absl::Status EvalResults::Parse(absl::string_view text, const std::string& path)
 }
 
 absl::Status EvalResults::Read(const std::string& path) {
-  KV_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  KV_ASSIGN_OR_RETURN(const std::string text, ReadTextFile("--out", path));
   KV_RETURN_IF_ERROR(Parse(WholeLines(text), path));
   if (has_header_) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(Escaped(path), ": holds no results"));
+  return absl::InvalidArgumentError(absl::StrCat("--out: ", Escaped(path), ": holds no results"));
 }
 
 absl::Status EvalResults::Open(const std::string& path, const EvalHeader& header) {

@@ -82,7 +82,7 @@ void ResultFile::Keep(PointResult result) {
 }
 
 absl::Status ResultFile::Read(const std::string& path) {
-  KV_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  KV_ASSIGN_OR_RETURN(const std::string text, ReadTextFile("--results", path));
   return Load(text, path);
 }
 

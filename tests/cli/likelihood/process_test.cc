@@ -135,7 +135,9 @@ TEST_F(LikelihoodProcessTest, MistakesNameTheFlagAndEndWithTheCodeForThem) {
       {common_ + texts + "--policy full", "nothing to compare"},
       {common_ + texts, "--budget or --bytes"},
       {"--no-run", "--no-run wants a file"},
-      {common_ + "--texts /nowhere.txt --policy random --budget 64", "/nowhere.txt"},
+      {"--no-run --results /nowhere", "--results: /nowhere"},
+      {"--model /nowhere --policy random --budget 64", "--model /nowhere"},
+      {common_ + "--texts /nowhere.txt --policy random --budget 64", "--texts: /nowhere.txt"},
       {common_ + texts + "--policy anticipate --budget 64 --codebook /nowhere", "/nowhere"},
       {common_ + texts + "--policy random --bytes 1", "--bytes"},
       {common_ + texts + "--policy random --budget 64 --batch 1", "--batch"},
@@ -150,6 +152,8 @@ TEST_F(LikelihoodProcessTest, MistakesNameTheFlagAndEndWithTheCodeForThem) {
     EXPECT_THAT(outcome.err, HasSubstr(expected)) << flags;
     EXPECT_EQ(outcome.out, "") << flags;
   }
+  EXPECT_THAT(Palimpsest("calibrate --model /nowhere").err, HasSubstr("--model /nowhere"));
+  EXPECT_THAT(Palimpsest("calibrate --texts /nowhere").err, HasSubstr("--texts: /nowhere"));
 }
 
 TEST_F(LikelihoodProcessTest, ACodebookMadeOfTextsServesAnticipate) {
