@@ -73,7 +73,7 @@ class LabelledRun(Run):
 
     def __init__(self, network: Network, specs: list[Spec], pinned: int, codebook,
                  kinds: list[np.ndarray]):
-        """kinds: of every chain's tokens. Of several specs, see `alike`."""
+        """kinds: of every chain's tokens. Which specs go together: thinkv.groups_of."""
         super().__init__(network, specs[0], pinned, codebook)
         each = [labels_of(spec, kinds, pinned) for spec in specs]
         self.labels = Labels(np.concatenate([labels.of_token for labels in each]),
