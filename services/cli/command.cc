@@ -67,6 +67,17 @@ std::vector<std::string> WithListsJoined(const std::vector<std::string>& argumen
   return joined;
 }
 
+// Ends this process the way `signal` would have, after everything is cleaned up. Shells see it.
+[[noreturn]] void DieOf(int signal) {
+  std::signal(signal, SIG_DFL);
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, signal);
+  sigprocmask(SIG_UNBLOCK, &only, nullptr);
+  raise(signal);
+  std::_Exit(128 + signal);  // a signal that the parent made us ignore
+}
+
 int Tell(const VerbEnd& end, int signal) {
   const int code = end.status.ok() ? end.exit_code : Fail(end.status);
   if (signal != 0) DieOf(signal);
@@ -89,16 +100,6 @@ int Fail(const absl::Status& status) {
     WriteAll(STDERR_FILENO, absl::StrCat("error: ", status.message(), "\n"));
   }
   return ExitCodeOf(status);
-}
-
-void DieOf(int signal) {
-  std::signal(signal, SIG_DFL);
-  sigset_t only;
-  sigemptyset(&only);
-  sigaddset(&only, signal);
-  sigprocmask(SIG_UNBLOCK, &only, nullptr);
-  raise(signal);
-  std::_Exit(128 + signal);  // a signal that the parent made us ignore
 }
 
 int RunWithLoop(const std::function<VerbEnd(EventLoop&)>& run) {

@@ -31,14 +31,11 @@ std::optional<int> LoadVerbSettings(const std::vector<std::string>& arguments,
 // known.
 int Fail(const absl::Status& status);
 
-// Ends this process the way `signal` would have, after everything is cleaned up. Shells see it.
-[[noreturn]] void DieOf(int signal);
-
 // What a verb has come to.
 struct VerbEnd {
-  absl::Status status;
-  std::string text;   // its result; may be there in part when it has failed
-  int exit_code = 0;  // where the status is OK
+  absl::Status status = {};
+  std::string text = {};  // its result; may be there in part when it has failed
+  int exit_code = 0;      // where the status is OK
 };
 
 // Runs a verb that waits for other processes, and tells its end once everything that `run` has made
