@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every policy there is, in one table. A new one is a file with a factory, which policies.h declares,
+// Every policy there is, in one table. A new one is a file with a factory, declared in policies.h,
 // and a line with its defaults here.
 #include <array>
 
