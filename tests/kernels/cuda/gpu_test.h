@@ -48,6 +48,9 @@ class DeviceArray {
     KV_CHECK(values.size() <= count_);
     KV_CHECK(cudaMemcpy(data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice) ==
              cudaSuccess);
+    // A small copy may return while its bytes are still on their way, and a backend's stream does
+    // not wait for the default one.
+    KV_CHECK(cudaDeviceSynchronize() == cudaSuccess);
   }
   std::vector<T> Read() const { return ReadDevice(data(), count_); }
 
