@@ -3,7 +3,7 @@
 
 Sixteen elements share a scale, stored as E4M3 beside a constant power of two per format. They are
 either 16 channels of one token or one channel of 16 consecutive tokens (SCALES), both at the same
-bytes. The engine has the former with bf16, fp8, nvfp4 and ternary.
+bytes. The engine has the former with bf16, fp8, nvfp4, int4 and ternary.
 
 `scale:X` is no format but a test of an explanation: bf16 values times X (docs/anticipate.md).
 """
