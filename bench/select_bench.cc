@@ -246,8 +246,8 @@ class Bench {
       if (queries > 0) line["queries"] = queries;
       KV_ASSIGN_OR_RETURN(const Model model, ModelOf(shape));
       KV_ASSIGN_OR_RETURN(const Method of, MethodOf(method, options_));
-      const PageFormat page =
-          format == "bf16" ? PageFormat{} : PageFormat{Format::kNvfp4, Format::kNvfp4};
+      KV_ASSIGN_OR_RETURN(const Format of_both, ParseFormat(format));
+      const PageFormat page{of_both, of_both};
       KV_ASSIGN_OR_RETURN(const double agree,
                           Agreement::Of(model, page, of, std::min(queries, 64u)));
       line["agree_with_cpu"] = Rounded(agree, 5);
@@ -331,8 +331,7 @@ int main(int argc, char** argv) {
   palimpsest::bench::Options options;
   CLI::App app("Anneals that choose tokens, on the GPU: time a call, TFLOP/s.");
   app.add_option("--shape", options.shapes, "reasoner or llama-3-8b; several may be given");
-  app.add_option("--format", options.formats, "bf16 or nvfp4, of K and V")
-      ->check(CLI::IsMember({"bf16", "nvfp4"}));
+  app.add_option("--format", options.formats, "bf16, nvfp4 ..., of K and V");
   app.add_option("--method", options.methods, "anticipate, rkv or random");
   app.add_option("--batch", options.batches, "sequences at once")->check(CLI::Range(1, 512));
   app.add_option("--budget", options.budgets, "tokens kept, multiples of 16");
