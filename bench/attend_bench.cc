@@ -15,9 +15,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "bench/attend_case.h"
+#include "bench/flags.h"
 #include "bench/gpu/ceilings.h"
 #include "bench/gpu/device_line.h"
 #include "bench/gpu/graph_timer.h"
+#include "bench/gpu/on_device.h"
 #include "common/base/status_macros.h"
 
 namespace palimpsest::bench {
@@ -60,10 +62,14 @@ absl::StatusOr<Point> ParsePoint(absl::string_view shape, absl::string_view batc
   if (parts.size() != 3 || !absl::SimpleAtoi(parts[0], &spec.query_heads) ||
       !absl::SimpleAtoi(parts[1], &spec.kv_heads) || !absl::SimpleAtoi(parts[2], &spec.head_dim) ||
       !absl::SimpleAtoi(batch, &spec.batch) || !absl::SimpleAtoi(live, &spec.live)) {
-    return absl::InvalidArgumentError(absl::StrCat("not a case: ", shape, " ", batch, " ", live));
+    return absl::InvalidArgumentError(absl::StrCat("not a case: ", shape, " ", batch, " ", live,
+                                                   "; wanted is QUERY_HEADS/KV_HEADS/HEAD_DIM,"
+                                                   " batch and live tokens, as 32/8/128 64 1024"));
   }
   if (spec.batch < 1 || spec.batch > 512 || spec.live < 32 || spec.live % kGroupTokens != 0) {
-    return absl::InvalidArgumentError("batch is 1 to 512, live a multiple of 16 from 32 on");
+    return absl::InvalidArgumentError(
+        absl::StrCat("case ", shape, " ", batch, " ", live,
+                     ": batch is 1 to 512, live a multiple of 16 from 32 on"));
   }
   return point;
 }
@@ -72,12 +78,14 @@ absl::StatusOr<std::vector<Point>> ReadPoints(const Options& options) {
   std::vector<Point> points;
   for (const std::string& text : options.cases) {
     const std::vector<absl::string_view> words = absl::StrSplit(text, ':');
-    if (words.size() != 3) return absl::InvalidArgumentError("a case is SHAPE:BATCH:LIVE");
+    if (words.size() != 3)
+      return absl::InvalidArgumentError(
+          absl::StrCat("--case '", text, "' is not SHAPE:BATCH:LIVE, as 32/8/128:64:1024"));
     KV_ASSIGN_OR_RETURN(points.emplace_back(), ParsePoint(words[0], words[1], words[2]));
   }
   if (!points.empty()) return points;
   std::ifstream file(options.cases_file);
-  if (!file) return absl::NotFoundError(absl::StrCat("cannot read ", options.cases_file));
+  if (!file) return absl::NotFoundError(absl::StrCat("--cases: cannot read ", options.cases_file));
   for (std::string line; std::getline(file, line);) {
     line = line.substr(0, line.find('#'));
     const std::vector<absl::string_view> words =
@@ -206,6 +214,7 @@ Examples:
 }  // namespace palimpsest::bench
 
 int main(int argc, char** argv) {
+  namespace flags = palimpsest::bench::flags;
   palimpsest::bench::Options options;
   CLI::App app("Paged decode attention on the GPU: GB/s of the bytes that had to be read.");
   app.footer(palimpsest::bench::kFooter);
@@ -213,15 +222,18 @@ int main(int argc, char** argv) {
   app.add_option("--case", options.cases, "SHAPE:BATCH:LIVE instead of the grid; may be repeated");
   app.add_flag("--quick", options.quick, "the grid's quick cases only");
   app.add_option("--format", options.formats,
-                 "as the worker's --formats; may be repeated; by default seven");
+                 "as the worker's --formats; may be repeated; by default seven")
+      ->check(flags::Formats());
   app.add_option("--holes", options.holes, "a quarter of the slots dead: with, without or both")
       ->check(CLI::IsMember({"with", "without", "both"}))
       ->capture_default_str();
-  app.add_option("--seconds", options.seconds, "timed work a case")->capture_default_str();
-  app.add_option("--memory-gib", options.memory_gib, "the largest pool")->capture_default_str();
+  app.add_option("--seconds", options.seconds, "timed work a case")
+      ->check(flags::Seconds())
+      ->capture_default_str();
+  app.add_option("--memory-gib", options.memory_gib, "the largest pool")
+      ->check(CLI::Range(0.1, 1024.0))
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  const absl::StatusOr<int> code = palimpsest::bench::Run(options);
-  if (code.ok()) return *code;
-  std::fprintf(stderr, "attend_bench: %s\n", code.status().ToString().c_str());
-  return 1;
+  return palimpsest::bench::OnDevice("attend_bench",
+                                     [&] { return palimpsest::bench::Run(options); });
 }

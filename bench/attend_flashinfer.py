@@ -28,9 +28,20 @@ import pathlib
 import statistics
 import sys
 import warnings
+from typing import NoReturn
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+
+def skip(why: str) -> NoReturn:
+    """Nothing to measure here: what tests/gpu/run reports as skipped."""
+    print(f"attend_flashinfer: {why}", file=sys.stderr)
+    sys.exit(77)
+
+
+try:
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+except ImportError as missing:
+    skip(f"{missing} (pip install torch)")
 
 PAGE = 16
 ROTATE_BYTES = 256 << 20  # five times an H100's L2 cache
@@ -318,13 +329,16 @@ def main() -> None:
     options = parser.parse_args()
     options.engine = options.engine or ["flashinfer", "torch"]
     if not torch.cuda.is_available():
-        sys.exit("attend_flashinfer: no CUDA device")
+        skip("there is no CUDA device here")
     torch.manual_seed(1)
     warnings.filterwarnings("ignore", category=UserWarning)  # what a back end refuses is reported
     ceiling = copy_gbps()
     versions = {"torch": torch.__version__}
     if "flashinfer" in options.engine:
-        import flashinfer
+        try:
+            import flashinfer
+        except ImportError as missing:
+            skip(f"{missing} (pip install flashinfer-python, or --engine torch)")
         versions["flashinfer"] = flashinfer.__version__
     print(json.dumps({"bench": "attend", "device": torch.cuda.get_device_name(),
                       "copy_gbps": round(ceiling, 1), **versions}), flush=True)

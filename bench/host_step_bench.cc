@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/flags.h"
 #include "bench/fleet/fleet.h"
 #include "bench/fleet/host_device.h"
 #include "bench/fleet/policies.h"
@@ -93,15 +94,22 @@ absl::Status Run(const Options& options) {
 }  // namespace palimpsest::bench
 
 int main(int argc, char** argv) {
+  namespace flags = palimpsest::bench::flags;
   palimpsest::bench::Options options;
   CLI::App app("The host's share of a decode step: no GPU wanted, none used.");
   app.footer(
       "\nExamples:\n  host_step_bench\n  host_step_bench --policy \"full fp8\" --batch 64\n");
   app.add_option("--shape", options.shape, "the model")->capture_default_str();
   app.add_option("--policy", options.policies, "may be repeated")->capture_default_str();
-  app.add_option("--batch", options.batches, "may be repeated")->capture_default_str();
-  app.add_option("--tokens", options.tokens, "a chain's")->capture_default_str();
-  app.add_option("--steps", options.steps, "timed steps a case")->capture_default_str();
+  app.add_option("--batch", options.batches, "may be repeated")
+      ->check(flags::Batch())
+      ->capture_default_str();
+  app.add_option("--tokens", options.tokens, "a chain's")
+      ->check(flags::ChainTokens())
+      ->capture_default_str();
+  app.add_option("--steps", options.steps, "timed steps a case")
+      ->check(flags::Steps())
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   const absl::Status status = palimpsest::bench::Run(options);
   if (status.ok()) return 0;

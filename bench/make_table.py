@@ -8,23 +8,21 @@ one would change. A block whose results are not there yet must be empty.
 """
 import argparse
 import json
-import math
 import pathlib
 import re
-import statistics
 import sys
+
+import likelihood_tables
+from markdown_table import table
+from targets_table import targets_table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "bench/README.md", "docs/evaluation.md", "docs/likelihood.md",
              "kernels/README.md", "kernels/cuda/README.md")
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
+BATCH_MAX = 1024  # of throughput_bench, where its results do not tell
 SHORT_CASES = (("32/8/128", 64, 1024), ("32/8/128", 64, 8192), ("32/8/128", 256, 4096),
                ("32/8/128", 512, 1024), ("12/2/128", 64, 1024), ("9/3/64", 64, 1024))
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
 def us(entry: dict | None) -> str:
@@ -42,7 +40,9 @@ def origin(result: dict) -> str:
     others = result.get("others", {})
     if others:
         text += "; " + ", ".join(f"{name} {version}" for name, version in others.items()
-                                 if name != "copy_gbps")
+                                 if name not in ("copy_gbps", "commit"))
+        if others.get("commit", result["commit"]) != result["commit"]:
+            text += f", measured earlier, beside commit {others['commit']}"
     return text + ".\n"
 
 
@@ -74,36 +74,58 @@ def attend_table(result: dict, wanted=None) -> str:
 
 def throughput_table(result: dict) -> str:
     head = ["batch", "policy", "tok/s", "vs full bf16", "ms a step", "on paper, ms", "live tokens",
-            "footprint", "J / 1,000 tokens"]
+            "footprint", f"pool, of {result['pool_gib']} GiB", "J / 1,000 tokens"]
 
     def group(case: dict):
         return case["kind"] if case["kind"] == "largest" else case["batch"]
 
-    cases = [case for case in result["cases"] if "tokens_per_s" in case]
-    base = {group(case): case["tokens_per_s"] for case in cases if case["policy"] == "full bf16"}
+    def batch(case: dict) -> str:
+        if case["kind"] != "largest" or "batch" not in case:
+            return str(case.get("batch", "the largest"))
+        is_engines = case["batch"] == result.get("batch_max", BATCH_MAX)
+        return f"{case['batch']}, {'all the engine takes' if is_engines else 'the largest'}"
+
+    base = {group(case): case["tokens_per_s"] for case in result["cases"]
+            if case["policy"] == "full bf16" and "tokens_per_s" in case}
     rows = []
-    for case in sorted(cases, key=lambda case: (case["kind"], case["batch"] * (case["kind"] == "equal"))):
+    for case in sorted(result["cases"], key=lambda case: (
+            case["kind"], case.get("batch", 0) * (case["kind"] == "equal"))):
+        if "tokens_per_s" not in case:
+            rows.append([batch(case), case["policy"], "does not fit", *["–"] * (len(head) - 3)])
+            continue
         ratio = case["tokens_per_s"] / base[group(case)] if group(case) in base else None
         joules = case.get("joules_per_token")
-        rows.append([f"{case['batch']}{', the largest' if case['kind'] == 'largest' else ''}",
-                     case["policy"], f"{case['tokens_per_s']:,.0f}",
+        rows.append([batch(case), case["policy"], f"{case['tokens_per_s']:,.0f}",
                      f"{ratio:.1f}x" if ratio else "–", f"{case['step_ms']:.2f}",
                      f"{case['paper_step_ms']:.2f}", f"{case['live_tokens_mean']:,.0f}",
                      f"{case['footprint_share'] * 100:.2f} %",
+                     f"{case['pool_used_gib'] / result['pool_gib'] * 100:.0f} %",
                      f"{joules * 1000:.0f}" if joules else "–"])
-    return origin(result) + "\n" + table(head, rows)
+    return origin(result) + reliefs(result) + "\n" + table(head, rows)
+
+
+def reliefs(result: dict) -> str:
+    """Where the pool was too small for what the policies would have kept."""
+    short = [f"{case['policy']} at {case['batch']} ({case['pressure_reliefs']:,} times)"
+             for case in result["cases"] if case.get("pressure_reliefs")]
+    if not short:
+        return ""
+    return ("Chains gave up tokens that no policy had chosen, for want of pages: "
+            f"{', '.join(short)}.\n")
 
 
 def step_table(result: dict) -> str:
     families = ("weights", "attention", "append", "quantise", "sparsity", "anneal", "sampling",
                 "other", "idle")
-    head = ["policy", "batch", "ms a step", *(f"{name}, ms" for name in families), "roofline, ms",
+    head = ["policy", "batch", "tokens a chain", "live", "ms a step", *(f"{name}, ms" for name in families), "roofline, ms",
             "step / roofline"]
-    rows = [[case["policy"], str(case["batch"]), f"{case['step_ms']:.2f}",
+    rows = [[case["policy"], str(case["batch"]), f"{case['tokens_mean']:,.0f}",
+             f"{case['live_tokens_mean']:,.0f}", f"{case['step_ms']:.2f}",
              *(f"{case['ms'][name]:.2f}" for name in families), f"{case['roofline_ms']:.2f}",
              f"{case['step_ms'] / case['roofline_ms']:.2f}"]
             for case in result["cases"] if "step_ms" in case]
-    return origin(result) + "\n" + table(head, rows)
+    return (origin(result) + "Chains of full caches that would not fit are younger, as tokens a "
+            "chain (a mean) tell.\n\n" + table(head, rows))
 
 
 def eval_cell(point: dict) -> str:
@@ -133,95 +155,40 @@ def eval_table(lines: list[dict]) -> str:
     return " ".join(notes) + "\n\n" + table(["policy", *(f"{aim:g} %" for aim in aims)], rows)
 
 
-def half_interval(values: list[float]) -> float:
-    """Half of Student's 95 % interval of the mean."""
-    freedom = len(values) - 1
-    student = 1.96 + 2.37 / freedom + 2.8 / freedom**2
-    return student * statistics.stdev(values) / math.sqrt(len(values))
-
-
-def is_lowest(point: dict, rivals: list[dict]) -> bool:
-    """None of the rivals is lower, but for what the texts they share leave open."""
-    for rival in rivals:
-        pairs = [(a, b) for a, b in zip(point["kl_by_text"], rival["kl_by_text"])
-                 if a is not None and b is not None]
-        apart = [a - b for a, b in pairs]
-        if len(apart) > 1 and any(apart) and statistics.mean(apart) > half_interval(apart):
-            return False
-    return True
-
-
-def likelihood_cell(point: dict | None, rivals: list[dict]) -> str:
-    if point is None:
-        return "–"
-    kl = f"{point['kl_mean']:.3f}"
-    return (f"{f'**{kl}**' if is_lowest(point, rivals) else kl} ± "
-            f"{point['kl_high'] - point['kl_mean']:.3f} · {point['agreement'] * 100:.1f} % "
-            f"at {point['bytes_percent_mean']:.3g} %")
-
-
-def likelihood_origin(header: dict) -> str:
-    return (f"{header['model']}, {len(header['texts'])} texts of {header['tokens']:,} tokens "
-            f"together, every {header['every']}th position; {header['device']}, "
-            f"commit {header['commit']}.\n\n")
-
-
-SAME = "nvfp4, keys rotated"  # the precision in which all policies were run
-
-
-def likelihood_table(lines: list[dict], wanted) -> str:
-    """KL ± half of its 95 % interval · same first choice, at the bytes held."""
-    points = [point for point in lines[1:] if point["target_percent"] and wanted(point)]
-    aims = sorted({point["target_percent"] for point in points})
-    series: dict[str, dict[float, dict]] = {}
-    for point in points:
-        series.setdefault(point["name"], {})[point["target_percent"]] = point
-    columns = {aim: [by_aim[aim] for by_aim in series.values() if aim in by_aim] for aim in aims}
-    shared = [aim for aim in aims if all(aim in by_aim for by_aim in series.values())]
-    order = sorted(series, key=lambda name: sum(
-        math.log(series[name][aim]["kl_mean"]) for aim in shared))
-    rows = [[name, *(likelihood_cell(series[name].get(aim), columns[aim]) for aim in aims)]
-            for name in order]
-    return likelihood_origin(lines[0]) + table(["policy", *(f"{aim:g} %" for aim in aims)], rows)
-
-
-def formats_table(lines: list[dict]) -> str:
-    rows = [[point["formats"], f"{point['bytes_percent_mean']:.1f}", f"{point['kl_mean']:.4f}",
-             f"{point['kl_high'] - point['kl_mean']:.4f}", f"{point['kl_p95']:.3f}",
-             f"{point['agreement'] * 100:.1f}"]
-            for point in lines[1:] if point["policy"] == "full"]
-    return likelihood_origin(lines[0]) + table(
-        ["K / V", "bytes %", "KL", "±", "p95", "top-1 %"], rows)
-
-
 TABLES = {
     "attend": ("attend", attend_table),
     "attend-short": ("attend", lambda result: attend_table(result, SHORT_CASES)),
     "eval": ("eval", eval_table),
     "eval-long": ("eval-long", eval_table),
-    "likelihood-bf16": ("likelihood", lambda lines: likelihood_table(
-        lines, lambda point: point["formats"] == "bf16")),
-    "likelihood-formats": ("likelihood", formats_table),
-    "likelihood-published": ("likelihood", lambda lines: likelihood_table(
-        lines, lambda point: point["name"].split(",")[0] == point["policy"])),
-    "likelihood-same": ("likelihood", lambda lines: likelihood_table(
-        lines, lambda point: point["formats"] == SAME)),
+    "likelihood-bf16": ("likelihood-4096", likelihood_tables.bf16_table),
+    "likelihood-formats": ("likelihood-4096", likelihood_tables.formats_table),
+    "likelihood-lengths": (tuple(f"likelihood-{length}" for length in (2048, 4096, 8192)),
+                           likelihood_tables.lengths_table),
+    "likelihood-published": ("likelihood-4096", likelihood_tables.own_table),
+    "likelihood-same": ("likelihood-4096", likelihood_tables.same_table),
     "step": ("step", step_table),
+    "targets": (("attend", "step", "throughput", "slot_score", "select"), targets_table),
     "throughput": ("throughput", throughput_table),
 }
+
+
+def result(bench: str):
+    """Of bench/results: an object, a list of lines, or None."""
+    path = ROOT / "bench" / "results" / f"{bench}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    path = path.with_suffix(".jsonl")
+    if path.exists():
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    return None
 
 
 def rendered(name: str, where: str) -> str:
     if name not in TABLES:
         sys.exit(f"make_table: {where}: no table {name}; there are {', '.join(TABLES)}")
-    bench, render = TABLES[name]
-    path = ROOT / "bench" / "results" / f"{bench}.json"
-    if path.exists():
-        return render(json.loads(path.read_text()))
-    path = path.with_suffix(".jsonl")
-    if path.exists():
-        return render([json.loads(line) for line in path.read_text().splitlines()])
-    return ""
+    benches, render = TABLES[name]
+    results = [result(bench) for bench in ((benches,) if isinstance(benches, str) else benches)]
+    return render(*results) if any(results) else ""
 
 
 def main() -> None:

@@ -14,14 +14,18 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "bench/flags.h"
 #include "bench/gpu/ceilings.h"
 #include "bench/gpu/device_line.h"
 #include "bench/gpu/graph_timer.h"
+#include "bench/gpu/on_device.h"
 #include "bench/gpu/tensor_ceiling.h"
 #include "bench/select_bed.h"
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "kernels/cpu/codec.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/query_codebook.h"
 
 namespace palimpsest::bench {
 namespace {
@@ -33,10 +37,13 @@ constexpr double kAgreeMin =
     0.995;  // survivors that must be the CPU's; ties of rounding are others
 constexpr uint32_t kQueryWindow = 8;
 
+constexpr const char* kShapes[] = {"reasoner", "llama-3-8b"};
+constexpr const char* kMethods[] = {"anticipate", "rkv", "random"};
+
 struct Options {
-  std::vector<std::string> shapes = {"reasoner", "llama-3-8b"};
+  std::vector<std::string> shapes = {std::begin(kShapes), std::end(kShapes)};
   std::vector<std::string> formats = {"bf16", "nvfp4"};
-  std::vector<std::string> methods = {"anticipate", "rkv", "random"};
+  std::vector<std::string> methods = {std::begin(kMethods), std::end(kMethods)};
   std::vector<uint32_t> batches = {1, 16, 64};
   std::vector<uint32_t> budgets = {512, 1024, 2048};
   std::vector<uint32_t> queries = {64, 128, 256, 1024};
@@ -49,10 +56,10 @@ struct Model {
   CacheShape shape;
   int query_heads;
 };
-absl::StatusOr<Model> ModelOf(const std::string& name) {
+Model ModelOf(const std::string& name) {
   if (name == "reasoner") return Model{{.layers = 8, .kv_heads = 2, .head_dim = 64}, 4};
-  if (name == "llama-3-8b") return Model{{.layers = 32, .kv_heads = 8, .head_dim = 128}, 32};
-  return absl::InvalidArgumentError(absl::StrCat("no shape ", name));
+  KV_CHECK(name == "llama-3-8b");
+  return Model{{.layers = 32, .kv_heads = 8, .head_dim = 128}, 32};
 }
 
 // A way to choose, as its policy uses it.
@@ -60,13 +67,13 @@ struct Method {
   Selection selection;
   std::vector<uint32_t> windows;  // tokens between two anneals
 };
-absl::StatusOr<Method> MethodOf(const std::string& name, const Options& options) {
+Method MethodOf(const std::string& name, const Options& options) {
   if (name == "anticipate") {
     return Method{{.selector = Selector::kAnticipated, .recent = 16}, options.windows};
   }
   if (name == "rkv") return Method{{.selector = Selector::kJointScore, .recent = 8}, {128}};
-  if (name == "random") return Method{{.selector = Selector::kRandom, .recent = 0}, {16}};
-  return absl::InvalidArgumentError(absl::StrCat("no method ", name));
+  KV_CHECK(name == "random");
+  return Method{{.selector = Selector::kRandom, .recent = 0}, {16}};
 }
 
 // The same tokens in a CPU and a GPU backend of one layer; the share of survivors that agree.
@@ -244,8 +251,8 @@ class Bench {
     for (const uint32_t queries : method == "anticipate" ? options_.queries : none) {
       Json line = {{"bench", "select"}, {"shape", shape}, {"format", format}, {"method", method}};
       if (queries > 0) line["queries"] = queries;
-      KV_ASSIGN_OR_RETURN(const Model model, ModelOf(shape));
-      KV_ASSIGN_OR_RETURN(const Method of, MethodOf(method, options_));
+      const Model model = ModelOf(shape);
+      const Method of = MethodOf(method, options_);
       KV_ASSIGN_OR_RETURN(const Format of_both, ParseFormat(format));
       const PageFormat page{of_both, of_both};
       KV_ASSIGN_OR_RETURN(const double agree,
@@ -314,37 +321,42 @@ class Bench {
   const double tensor_tflops_;
 };
 
-absl::Status Main(const Options& options) {
+absl::StatusOr<int> Run(const Options& options) {
   KV_ASSIGN_OR_RETURN(const cuda::Stream stream, cuda::NewStream());
   KV_ASSIGN_OR_RETURN(const Ceilings ceilings, MeasureCeilings(stream.get()));
   KV_ASSIGN_OR_RETURN(const double tensor_tflops, MeasureTensorCeiling(stream.get()));
   KV_ASSIGN_OR_RETURN(Json device, DeviceLine("select", ceilings));
   device["tensor_tflops"] = Rounded(tensor_tflops, 4);
   std::printf("%s\n", device.dump().c_str());
-  return Bench(options, tensor_tflops).Run();
+  KV_RETURN_IF_ERROR(Bench(options, tensor_tflops).Run());
+  return 0;
 }
 
 }  // namespace
 }  // namespace palimpsest::bench
 
 int main(int argc, char** argv) {
+  namespace flags = palimpsest::bench::flags;
   palimpsest::bench::Options options;
   CLI::App app("Anneals that choose tokens, on the GPU: time a call, TFLOP/s.");
-  app.add_option("--shape", options.shapes, "reasoner or llama-3-8b; several may be given");
-  app.add_option("--format", options.formats, "bf16, nvfp4 ..., of K and V");
-  app.add_option("--method", options.methods, "anticipate, rkv or random");
-  app.add_option("--batch", options.batches, "sequences at once")->check(CLI::Range(1, 512));
-  app.add_option("--budget", options.budgets, "tokens kept, multiples of 16");
-  app.add_option("--queries", options.queries, "of a head, in the codebook of anticipate");
-  app.add_option("--window", options.windows,
-                 "tokens between two selections of anticipate, multiples of 16");
+  app.add_option("--shape", options.shapes, "of the model; several may be given")
+      ->check(CLI::IsMember(options.shapes));
+  app.add_option("--format", options.formats, "of K and V; several may be given")
+      ->check(CLI::IsMember({"bf16", "nvfp4", "int4"}));
+  app.add_option("--method", options.methods, "a way to choose; several may be given")
+      ->check(CLI::IsMember(options.methods));
+  app.add_option("--batch", options.batches, "sequences at once")->check(flags::KernelBatch());
+  app.add_option("--budget", options.budgets, "tokens kept")->check(flags::Groups(16, 1 << 17));
+  app.add_option("--queries", options.queries, "of a head, in the codebook of anticipate")
+      ->check(flags::Groups(16, palimpsest::kCodebookQueriesMax));
+  app.add_option("--window", options.windows, "tokens between two selections of anticipate")
+      ->check(flags::Groups(16, 1 << 14));
   app.add_option("--step-us", options.step_us,
                  "a decode step without selection at that batch (step_bench): what a selection's "
-                 "share is of");
-  app.add_option("--seconds", options.seconds, "time to spend on a case");
+                 "share is of")
+      ->check(CLI::Range(0.0, 1e9));
+  app.add_option("--seconds", options.seconds, "time to spend on a case")->check(flags::Seconds());
   CLI11_PARSE(app, argc, argv);
-  const absl::Status status = palimpsest::bench::Main(options);
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "select_bench: %s\n", std::string(status.message()).c_str());
-  return absl::IsUnavailable(status) ? 77 : 1;
+  return palimpsest::bench::OnDevice("select_bench",
+                                     [&] { return palimpsest::bench::Run(options); });
 }

@@ -13,9 +13,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/attend_case.h"
+#include "bench/flags.h"
 #include "bench/gpu/ceilings.h"
 #include "bench/gpu/device_line.h"
 #include "bench/gpu/graph_timer.h"
+#include "bench/gpu/on_device.h"
 #include "common/base/status_macros.h"
 
 namespace palimpsest::bench {
@@ -122,19 +124,25 @@ absl::StatusOr<int> Run(const Options& options) {
 }  // namespace palimpsest::bench
 
 int main(int argc, char** argv) {
+  namespace flags = palimpsest::bench::flags;
   palimpsest::bench::Options options;
   CLI::App app("What scores of slots cost beside paged decode attention on the GPU.");
   app.add_option("--live", options.live, "live tokens a sequence; may be repeated")
+      ->check(flags::Groups(32, 1 << 20))
       ->capture_default_str();
   app.add_option("--format", options.formats, "as the worker's --formats; may be repeated")
+      ->check(flags::Formats())
       ->capture_default_str();
-  app.add_option("--batch", options.batch, "sequences")->capture_default_str();
-  app.add_option("--layers", options.layers, "layers of a step")->capture_default_str();
+  app.add_option("--batch", options.batch, "sequences")
+      ->check(flags::KernelBatch())
+      ->capture_default_str();
+  app.add_option("--layers", options.layers, "layers of a step")
+      ->check(flags::Whole(1, 128))
+      ->capture_default_str();
   app.add_option("--seconds", options.seconds, "timed work a mode and round")
+      ->check(flags::Seconds())
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  const absl::StatusOr<int> code = palimpsest::bench::Run(options);
-  if (code.ok()) return *code;
-  std::fprintf(stderr, "slot_score_bench: %s\n", code.status().ToString().c_str());
-  return 1;
+  return palimpsest::bench::OnDevice("slot_score_bench",
+                                     [&] { return palimpsest::bench::Run(options); });
 }

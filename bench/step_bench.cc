@@ -13,11 +13,13 @@
 #include <string>
 #include <vector>
 
+#include "bench/flags.h"
 #include "bench/fleet/gpu_fleet.h"
 #include "bench/fleet/stepping.h"
 #include "bench/gpu/ceilings.h"
 #include "bench/gpu/device_line.h"
 #include "bench/gpu/kernel_times.h"
+#include "bench/gpu/on_device.h"
 #include "common/base/status_macros.h"
 #include "kernels/cuda/device_memory.h"
 
@@ -131,20 +133,24 @@ Examples:
 }  // namespace palimpsest::bench
 
 int main(int argc, char** argv) {
+  namespace flags = palimpsest::bench::flags;
   palimpsest::bench::Options options;
   CLI::App app("A decode step on the GPU taken apart, RANDOM WEIGHTS, simulated thoughts.");
   app.footer(palimpsest::bench::kFooter);
   app.add_option("--shape", options.fleet.shape, "the model")->capture_default_str();
   app.add_option("--policy", options.policies, "may be repeated")->capture_default_str();
-  app.add_option("--batch", options.batches, "may be repeated")->capture_default_str();
-  app.add_option("--tokens", options.fleet.tokens, "a chain's")->capture_default_str();
-  app.add_option("--steps", options.steps, "timed steps a case")->capture_default_str();
+  app.add_option("--batch", options.batches, "may be repeated")
+      ->check(flags::Batch())
+      ->capture_default_str();
+  app.add_option("--tokens", options.fleet.tokens, "a chain's")
+      ->check(flags::ChainTokens())
+      ->capture_default_str();
+  app.add_option("--steps", options.steps, "timed steps a case")
+      ->check(flags::Steps())
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   for (const uint32_t batch : options.batches) {
     options.fleet.batch_max = std::max(options.fleet.batch_max, batch);
   }
-  const absl::StatusOr<int> code = palimpsest::bench::Run(options);
-  if (code.ok()) return *code;
-  std::fprintf(stderr, "step_bench: %s\n", code.status().ToString().c_str());
-  return 1;
+  return palimpsest::bench::OnDevice("step_bench", [&] { return palimpsest::bench::Run(options); });
 }

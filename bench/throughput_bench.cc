@@ -10,11 +10,13 @@
 #include <string>
 #include <vector>
 
+#include "bench/flags.h"
 #include "bench/fleet/gpu_fleet.h"
 #include "bench/fleet/stepping.h"
 #include "bench/gpu/ceilings.h"
 #include "bench/gpu/device_line.h"
 #include "bench/gpu/energy.h"
+#include "bench/gpu/on_device.h"
 #include "common/base/status_macros.h"
 #include "kernels/cuda/device_memory.h"
 
@@ -109,6 +111,7 @@ absl::StatusOr<int> Run(const Options& options) {
   device["thoughts"] = "simulated: R 50 %, E 30 %, T 20 % of windows";
   device["tokens_a_chain"] = options.fleet.tokens;
   device["steps"] = options.steps;
+  device["batch_max"] = options.fleet.batch_max;
   device["pool_gib"] = Rounded(static_cast<double>(gpu.pool_bytes) / (1 << 30), 4);
   device["weight_bytes_read"] = gpu.read_weight_bytes;
   device["paper_tflops"] = options.tflops;
@@ -148,19 +151,28 @@ Examples:
 }  // namespace palimpsest::bench
 
 int main(int argc, char** argv) {
+  namespace flags = palimpsest::bench::flags;
   palimpsest::bench::Options options;
   CLI::App app("Tokens a second of the engine on the GPU, RANDOM WEIGHTS, simulated thoughts.");
   app.footer(palimpsest::bench::kFooter);
   app.add_option("--shape", options.fleet.shape, "the model")->capture_default_str();
   app.add_option("--policy", options.policies, "only these; may be repeated");
-  app.add_option("--batch", options.batches, "0: the largest that fits")->capture_default_str();
-  app.add_option("--batch-max", options.fleet.batch_max, "the engine's")->capture_default_str();
-  app.add_option("--tokens", options.fleet.tokens, "a chain's")->capture_default_str();
-  app.add_option("--steps", options.steps, "timed steps a case")->capture_default_str();
-  app.add_option("--tflops", options.tflops, "of large bf16 products")->capture_default_str();
+  app.add_option("--batch", options.batches, "0: the largest that fits")
+      ->check(flags::Whole(0, 8192))
+      ->capture_default_str();
+  app.add_option("--batch-max", options.fleet.batch_max, "the engine's")
+      ->check(flags::Batch())
+      ->capture_default_str();
+  app.add_option("--tokens", options.fleet.tokens, "a chain's")
+      ->check(flags::ChainTokens())
+      ->capture_default_str();
+  app.add_option("--steps", options.steps, "timed steps a case")
+      ->check(flags::Steps())
+      ->capture_default_str();
+  app.add_option("--tflops", options.tflops, "of large bf16 products")
+      ->check(CLI::Range(1.0, 1e5))
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  const absl::StatusOr<int> code = palimpsest::bench::Run(options);
-  if (code.ok()) return *code;
-  std::fprintf(stderr, "throughput_bench: %s\n", code.status().ToString().c_str());
-  return 1;
+  return palimpsest::bench::OnDevice("throughput_bench",
+                                     [&] { return palimpsest::bench::Run(options); });
 }

@@ -22,6 +22,15 @@ std::unique_ptr<PretendBackend> Wrap(std::unique_ptr<Backend> backend, uint32_t 
   return wrapped;
 }
 
+absl::Status CheckRoom(const FleetOptions& options) {
+  if (options.tokens > options.steps) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--tokens is ", options.tokens, ": a chain takes ", options.steps,
+                   " steps, untimed ones among them, and must have generated tokens before; "
+                   "allowed is ",
+                   options.steps + 1, " and more, or fewer --steps"));
+}
+
 }  // namespace
 
 Fleet::Fleet(Model* model, std::unique_ptr<Backend> backend, PagePool pool, uint32_t batch_max,
@@ -88,6 +97,7 @@ absl::StatusOr<uint32_t> Fleet::MostAdmitted(FleetOptions options) {
 absl::StatusOr<uint32_t> Fleet::LargestBatch(const FleetOptions& options) {
   constexpr uint32_t kSample = 128;
   constexpr double kShare = 0.97;  // the rest for what chains hold at times above their mean
+  KV_RETURN_IF_ERROR(CheckRoom(options));
   pretend_->set_pretending(true);
   KV_ASSIGN_OR_RETURN(uint32_t fits, MostAdmitted(options));
   if (options.policy.name != "full" && fits > kSample) {  // "full" is promised all it will need
@@ -117,6 +127,7 @@ absl::Status Fleet::Pretend(const FleetOptions& options) {
 }
 
 absl::Status Fleet::Start(const FleetOptions& options) {
+  KV_RETURN_IF_ERROR(CheckRoom(options));
   pretend_->set_pretending(true);
   KV_RETURN_IF_ERROR(Pretend(options));
   if (running() != options.batch) {

@@ -65,7 +65,8 @@ class Fleet {
   // computed.
   absl::StatusOr<uint32_t> LargestBatch(const FleetOptions& options);
 
-  // Brings the chains to their ages. ResourceExhausted when the pool does not hold them; Stop then.
+  // Brings the chains to their ages. InvalidArgument when a chain has no room for the steps,
+  // ResourceExhausted when the pool does not hold them; Stop then.
   absl::Status Start(const FleetOptions& options);
   absl::Status Step();
   FleetState State() const;

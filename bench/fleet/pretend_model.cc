@@ -8,19 +8,14 @@
 namespace palimpsest::bench {
 
 PretendModel::PretendModel(Model* model, const PretendBackend* backend)
-    : model_(model), backend_(backend) {}
-
-absl::Status PretendModel::Forward(const StepBatch& batch, Backend& backend,
-                                   absl::Span<float> logits) {
-  return model_->Forward(batch, backend, logits);
-}
+    : ForwardingModel(model), backend_(backend) {}
 
 absl::Status PretendModel::StartGenerate(const StepBatch& batch, Backend& backend,
                                          absl::Span<const SampleSpec> samples) {
   if (!backend_->pretending()) {
     StepBatch known = batch;
     if (std::exchange(last_pretended_, false)) known.tokens = pretended_.Resolve(batch.tokens);
-    return model_->StartGenerate(known, backend, samples);
+    return model().StartGenerate(known, backend, samples);
   }
   KV_RETURN_IF_ERROR(pretended_.steps().CheckRoom());
   KV_RETURN_IF_ERROR(backend.BeginStep(batch.sequences, batch.rows));
@@ -37,7 +32,7 @@ absl::Status PretendModel::StartGenerate(const StepBatch& batch, Backend& backen
 }
 
 absl::Status PretendModel::AwaitTokens(absl::Span<int32_t> tokens) {
-  return pretended_.steps().empty() ? model_->AwaitTokens(tokens) : pretended_.Await(tokens);
+  return pretended_.steps().empty() ? model().AwaitTokens(tokens) : pretended_.Await(tokens);
 }
 
 }  // namespace palimpsest::bench

@@ -4,28 +4,21 @@
 #pragma once
 
 #include "bench/fleet/pretend_backend.h"
-#include "services/decode/model/model.h"
+#include "services/decode/model/forwarding_model.h"
 #include "services/decode/model/started_steps.h"
 
 namespace palimpsest::bench {
 
-class PretendModel final : public Model {
+class PretendModel final : public ForwardingModel {
  public:
   // Both outlive this.
   PretendModel(Model* model, const PretendBackend* backend);
 
-  const ModelConfig& config() const override { return model_->config(); }
-  int rows_max() const override { return model_->rows_max(); }
-  int logit_rows_max() const override { return model_->logit_rows_max(); }
-  bool may_observe(int layer) const override { return model_->may_observe(layer); }
-  uint64_t weight_bytes() const override { return model_->weight_bytes(); }
-  absl::Status Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) override;
   absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
                              absl::Span<const SampleSpec> samples) override;
   absl::Status AwaitTokens(absl::Span<int32_t> tokens) override;
 
  private:
-  Model* const model_;
   const PretendBackend* const backend_;
   uint32_t random_ = 1;
   ChosenTokens pretended_;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every policy there is, in one table. A new one is a file with a factory and a line here.
+// Every policy there is, in one table. A new one is a file with a factory, declared in policies.h,
+// and a line with its defaults here.
 #include <array>
 
 #include "absl/strings/str_cat.h"

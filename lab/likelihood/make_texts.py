@@ -20,16 +20,25 @@ import texts_made as made
 
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARY = pathlib.Path(os.__file__).parent
-PROSE_BYTES, CODE_BYTES = 20_000, 18_000
+PROSE_SIZES = {"texts": 37_500, "calibration": 20_000}  # characters
+CODE_SIZES = {"texts": 35_000, "calibration": 18_000}
 
-JUDGED = {"prose": ["specialnames", "compound", "debugger", "formatstrings"],
-          "code": ["heapq", "textwrap", "fractions", "calendar"]}
-CALIBRATION = {"prose": ["types", "string-methods"], "code": ["configparser", "statistics"]}
-MADE = {"reasoning-search": made.search, "reasoning-equations": made.equations,
-        "reasoning-number": made.number_theory, "reasoning-order": made.ordering,
-        "dialogue-shop": made.shop, "dialogue-lesson": made.lesson,
-        "table-stock": made.stock, "table-log": made.log}
-CALIBRATED_MADE = ["reasoning-search", "reasoning-equations", "dialogue-shop", "table-stock"]
+# A text has the name of the first chapter or module; the others follow where it is too short.
+PROSE = {"texts": [["specialnames"], ["compound"], ["debugger", "execmodel", "import"],
+                   ["formatstrings", "strings", "operator-summary"]],
+         "calibration": [["types"], ["string-methods"]]}
+CODE = {"texts": [["heapq", "bisect", "queue"], ["textwrap", "string", "reprlib"],
+                  ["fractions", "operator"], ["calendar", "sched"]],
+        "calibration": [["configparser"], ["statistics"]]}
+JUDGED_MADE = {"reasoning-search": (made.search, 18_500),
+               "reasoning-equations": (made.equations, 18_000),
+               "reasoning-number": (made.number_theory, 19_500),
+               "reasoning-order": (made.ordering, 30_500),
+               "dialogue-shop": (made.shop, 25_000), "dialogue-lesson": (made.lesson, 16_500),
+               "table-stock": (made.stock, 17_000), "table-log": (made.log, 13_000)}
+CALIBRATED_MADE = {"reasoning-search": (made.search, 15_000),
+                   "reasoning-equations": (made.equations, 14_000),
+                   "dialogue-shop": (made.shop, 18_000), "table-stock": (made.stock, 12_000)}
 
 
 def whole_lines(text: str, size: int) -> str:
@@ -45,23 +54,22 @@ def write(folder: pathlib.Path, name: str, text: str) -> None:
     (folder / f"{name}.txt").write_text(clean(text), encoding="utf-8")
 
 
-def taken(folder: pathlib.Path, sources: dict[str, list[str]]) -> None:
-    for topic in sources["prose"]:
-        write(folder, f"prose-{topic}", whole_lines(topics[topic], PROSE_BYTES))
-    for module in sources["code"]:
-        code = (LIBRARY / f"{module}.py").read_text(encoding="utf-8")
-        write(folder, f"code-{module}", whole_lines(code, CODE_BYTES))
+def make(folder: str, made_texts: dict, seed: int) -> None:
+    for chapters in PROSE[folder]:
+        prose = "\n\n".join(topics[chapter] for chapter in chapters)
+        write(HERE / folder, f"prose-{chapters[0]}", whole_lines(prose, PROSE_SIZES[folder]))
+    for modules in CODE[folder]:
+        code = "\n\n".join((LIBRARY / f"{module}.py").read_text("utf-8") for module in modules)
+        write(HERE / folder, f"code-{modules[0]}", whole_lines(code, CODE_SIZES[folder]))
+    for name, (maker, size) in made_texts.items():
+        write(HERE / folder, name, maker(seed, size))
 
 
 def main() -> None:
     if sys.version_info[:2] != (3, 11):
         raise SystemExit("these texts are those of Python 3.11")
-    taken(HERE / "texts", JUDGED)
-    taken(HERE / "calibration", CALIBRATION)
-    for name, make in MADE.items():
-        write(HERE / "texts", name, make(seed=1))
-    for name in CALIBRATED_MADE:
-        write(HERE / "calibration", name, MADE[name](seed=2))
+    make("texts", JUDGED_MADE, seed=1)
+    make("calibration", CALIBRATED_MADE, seed=2)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts made of templates and honest arithmetic: long chains of reasoning, dialogues and tables in
-which what comes depends on what was said far above. Every number in them is right."""
+which what comes depends on what was said far above. Every number in them is right. A text has at
+least `size` characters; a longer one of the same seed goes on where a shorter one ends."""
 from __future__ import annotations
 
 import math
@@ -25,7 +26,7 @@ def fill(make, rng: random.Random, size: int) -> str:
 
 # ---- reasoning
 
-def search(seed: int) -> str:
+def search(seed: int, size: int) -> str:
     def problem(rng: random.Random, index: int) -> str:
         numbers = [rng.randint(2, 12) for _ in range(4)]
         goal = rng.choice([numbers[0] * numbers[1] - numbers[2] + numbers[3],
@@ -65,10 +66,10 @@ def search(seed: int) -> str:
             out.append("I have tried many ways and give up on this one for now.")
         return " ".join(out)
 
-    return fill(problem, random.Random(seed), 15_000)
+    return fill(problem, random.Random(seed), size)
 
 
-def equations(seed: int) -> str:
+def equations(seed: int, size: int) -> str:
     def problem(rng: random.Random, index: int) -> str:
         names = ["x", "y", "z"]
         solution = [rng.randint(-9, 9) for _ in names]
@@ -111,10 +112,10 @@ def equations(seed: int) -> str:
                    f"The solution is x = {found['x']}, y = {found['y']}, z = {found['z']}.")
         return "\n".join(out)
 
-    return fill(problem, random.Random(seed + 100), 14_000)
+    return fill(problem, random.Random(seed + 100), size)
 
 
-def number_theory(seed: int) -> str:
+def number_theory(seed: int, size: int) -> str:
     def problem(rng: random.Random, index: int) -> str:
         a, b = rng.randint(400, 4000), rng.randint(120, 2000)
         out = [f"Question {index}. Find the greatest common divisor of {a} and {b}, their least common "
@@ -141,10 +142,10 @@ def number_theory(seed: int) -> str:
                        + " * ".join(map(str, factors)) + ".")
         return " ".join(out)
 
-    return fill(problem, random.Random(seed + 200), 14_000)
+    return fill(problem, random.Random(seed + 200), size)
 
 
-def ordering(seed: int) -> str:
+def ordering(seed: int, size: int) -> str:
     def problem(rng: random.Random, index: int) -> str:
         people = rng.sample(NAMES, 6)
         order = people[:]
@@ -173,12 +174,12 @@ def ordering(seed: int) -> str:
         out.append(f"So the order is {', '.join(placed)}.")
         return " ".join(out)
 
-    return fill(problem, random.Random(seed + 300), 20_000)
+    return fill(problem, random.Random(seed + 300), size)
 
 
 # ---- dialogue
 
-def shop(seed: int) -> str:
+def shop(seed: int, size: int) -> str:
     rng = random.Random(seed + 400)
     price = {g: rng.randint(3, 60) for g in GOODS}
     stock = {g: rng.randint(5, 80) for g in GOODS}
@@ -186,7 +187,7 @@ def shop(seed: int) -> str:
     basket: dict[str, int] = {}
     lines = [f"{customer} calls a shop in {rng.choice(TOWNS)}; {clerk} answers."]
     asks = ["How much are your {g}?", "What do you want for {g}?", "Tell me the price of the {g}, please."]
-    while sum(map(len, lines)) < 18_000:
+    while sum(map(len, lines)) < size:
         good = rng.choice(GOODS)
         turn = rng.randrange(5)
         if turn == 0:
@@ -220,12 +221,12 @@ def shop(seed: int) -> str:
     return "\n".join(lines)
 
 
-def lesson(seed: int) -> str:
+def lesson(seed: int, size: int) -> str:
     rng = random.Random(seed + 500)
     pupil, teacher = rng.sample(NAMES, 2)
     lines = [f"A lesson in long multiplication. {teacher} teaches, {pupil} learns."]
     praise = ["Well done.", "Good.", "Exactly.", "That is right.", "Yes."]
-    while sum(map(len, lines)) < 15_000:
+    while sum(map(len, lines)) < size:
         a, b = rng.randint(23, 989), rng.randint(12, 98)
         tens, ones = divmod(b, 10)
         lines.append(f"{teacher}: Let us multiply {a} by {b}. How do you begin?")
@@ -247,7 +248,7 @@ def lesson(seed: int) -> str:
 
 # ---- tables
 
-def stock(seed: int) -> str:
+def stock(seed: int, size: int) -> str:
     rng = random.Random(seed + 600)
     held = {(t, g): rng.randint(10, 90) for t in TOWNS[:3] for g in GOODS[:8]}
     out = []
@@ -263,12 +264,12 @@ def stock(seed: int) -> str:
             out.append(f"| {town} | {good} | {before} | {sold} | {delivered} | {after} |")
         out.append("\nSold: " + ", ".join(f"{town} {count}" for town, count in sums.items())
                    + f", together {sum(sums.values())}.\n")
-        if sum(map(len, out)) > 12_000:
+        if sum(map(len, out)) > size:
             break
     return "\n".join(out)
 
 
-def log(seed: int) -> str:
+def log(seed: int, size: int) -> str:
     rng = random.Random(seed + 700)
     users = {name.lower(): rng.randint(1000, 9999) for name in rng.sample(NAMES, 8)}
     sessions: dict[int, tuple[str, int]] = {}
@@ -277,7 +278,7 @@ def log(seed: int) -> str:
     def stamp() -> str:
         return f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
 
-    while sum(map(len, out)) < 13_000:
+    while sum(map(len, out)) < size:
         second += rng.randint(1, 40)
         if not sessions or (len(sessions) < 6 and rng.random() < 0.3):
             number += 1

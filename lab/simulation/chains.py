@@ -17,6 +17,7 @@ import torch
 
 from reasoner import countdown
 
+from .labelled import LabelledRun
 from .network import Network
 from .run import Run
 from .spec import BLOCK, Spec
@@ -50,31 +51,41 @@ def prompt_tokens(chains: list[bytes]) -> int:
     return max(chain.index(countdown.ID["]"]) for chain in chains) + 1
 
 
-def judge(network: Network, tokens: torch.Tensor, lengths: torch.Tensor, spec: Spec, pinned: int,
-          codebook: list[torch.Tensor] | None, centres: list[torch.Tensor] | None = None,
-          kinds: list[np.ndarray] | None = None) -> dict[str, float]:
-    """kinds: of every chain's tokens, for runs with labels."""
+def judge(network: Network, tokens: torch.Tensor, lengths: torch.Tensor, specs: list[Spec],
+          pinned: int, codebook: list[torch.Tensor] | None,
+          centres: list[torch.Tensor] | None = None, kinds: list[np.ndarray] | None = None
+          ) -> list[dict[str, float]]:
+    """Figures of each spec. kinds: of every chain's tokens, for runs with labels, of which several
+    may go side by side (thinkv.py)."""
     start = time.time()
-    if spec.labels is None:
-        run = Run(network, spec, pinned, codebook, centres)
+    if specs[0].labels is None:
+        run = Run(network, specs[0], pinned, codebook, centres)
     else:
-        run = labelled_run(network, spec, pinned, codebook, kinds)
-    wrong = torch.zeros(len(tokens), dtype=torch.long, device=network.device)
-    loss = torch.zeros((), dtype=torch.float64, device=network.device)
+        run = labelled_run(network, specs, pinned, codebook, kinds)
+    shape = (len(specs), len(tokens), -1)
+    wrong = torch.zeros(shape[:2], dtype=torch.long, device=network.device)
+    loss = torch.zeros(shape[:1], dtype=torch.float64, device=network.device)
     following = torch.cat([tokens[:, 1:], tokens[:, -1:]], 1)
     for first in range(0, tokens.shape[1], BLOCK):
         block = slice(first, first + BLOCK)
-        logits = network.logits(run.step(tokens[:, block]))
-        guess = logits.argmax(-1)
+        logits = network.logits(run.step(tokens[:, block].repeat(len(specs), 1)))
         at = torch.arange(first, first + BLOCK, device=network.device)
         judged = (at >= pinned) & (at + 1 < lengths[:, None])
-        wrong += ((guess != following[:, block]) & judged).sum(1)
-        sure = logits.log_softmax(-1).gather(-1, following[:, block, None])[..., 0]
-        loss -= (sure * judged).sum().double()
+        wrong += ((logits.argmax(-1).view(shape) != following[:, block]) & judged).sum(-1)
+        target = following[:, block].repeat(len(specs), 1)[..., None]
+        sure = logits.log_softmax(-1).gather(-1, target).view(shape)
+        loss -= (sure * judged).sum((1, 2)).double()
+    each = run.figures_of_each() if isinstance(run, LabelledRun) else [run.figures()]
+    seconds = (time.time() - start) / len(specs)
+    return [{**_summary(*of_spec, lengths), **figures, "seconds": seconds}
+            for *of_spec, figures in zip(wrong, loss, each)]
+
+
+def _summary(wrong: torch.Tensor, loss: torch.Tensor, lengths: torch.Tensor) -> dict[str, float]:
+    """wrong [chains]: tokens; loss: of all chains."""
     rate = wrong.sum() / lengths.sum()
     # A ratio's standard error, chains being what was drawn.
     error = (wrong - rate * lengths).pow(2).sum().sqrt() / lengths.sum()
     return {"exact": (wrong == 0).double().mean().item(),
             "wrong_per_1k": rate.item() * 1000, "wrong_error": error.item() * 1000,
-            "loss_per_1k": (loss / lengths.sum() * 1000).item(),
-            **run.figures(), "seconds": time.time() - start}
+            "loss_per_1k": (loss / lengths.sum() * 1000).item()}

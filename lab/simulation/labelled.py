@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that know kinds of thought: formats and weights of scores by label, and the bytes held."""
+"""Runs that know kinds of thought: formats and weights of scores by label, and the bytes held.
+
+Several go side by side as one batch, all chains of the first, then of the second...: a step of a
+small network takes hardly longer for them all than for one.
+"""
 from __future__ import annotations
 
 import re
@@ -8,7 +12,7 @@ import numpy as np
 import torch
 
 from .formats import bytes_of, stored
-from .labels import E, KINDS, R, T, Labels, make
+from .labels import KINDS, R, Labels, make
 from .lanes import Lanes
 from .network import Network
 from .run import Run
@@ -67,46 +71,64 @@ class Account:
 class LabelledRun(Run):
     """Any policy: formats and weights of scores by label."""
 
-    def __init__(self, network: Network, spec: Spec, pinned: int, codebook, labels: Labels):
-        super().__init__(network, spec, pinned, codebook)
-        self.labels, self.lengths = labels, labels.lengths
-        self.account = Account(spec, network.head_dim, pinned)
-        self._of_token = torch.tensor(labels.of_token, device=network.device)
-        self._formats = (formats_of(spec.key_precision, spec.key_format),
-                         formats_of(spec.value_precision, spec.value_format))
+    def __init__(self, network: Network, specs: list[Spec], pinned: int, codebook,
+                 kinds: list[np.ndarray]):
+        """kinds: of every chain's tokens. Which specs go together: thinkv.groups_of."""
+        super().__init__(network, specs[0], pinned, codebook)
+        each = [labels_of(spec, kinds, pinned) for spec in specs]
+        self.labels = Labels(np.concatenate([labels.of_token for labels in each]),
+                             np.concatenate([labels.starts for labels in each]),
+                             [length for labels in each for length in labels.lengths])
+        self.lengths, self.specs, self.chains = self.labels.lengths, specs, len(kinds)
+        self.accounts = [Account(spec, network.head_dim, pinned) for spec in specs]
+        self._of_token = torch.tensor(self.labels.of_token, device=network.device)
+        self._formats = [self._table([formats_of(spec.key_precision, spec.key_format)
+                                      for spec in specs]),
+                         self._table([formats_of(spec.value_precision, spec.value_format)
+                                      for spec in specs])]
+
+    def _table(self, formats: list[list[str]]) -> tuple[list[str], torch.Tensor]:
+        """The formats that occur, and which of them each chain's kinds have: [rows, kinds]."""
+        names = sorted({name for of_kinds in formats for name in of_kinds})
+        index = torch.tensor([[names.index(name) for name in of_kinds] for of_kinds in formats],
+                             device=self.network.device)
+        return names, index.repeat_interleave(self.chains, 0)
+
+    def rows_of(self, spec: int) -> slice:
+        return slice(spec * self.chains, (spec + 1) * self.chains)
 
     def stored(self, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
         count = k.shape[2]
-        label = self._of_token[:, self.next:self.next + count][:, None, :, None]
+        label = self._of_token[:, self.next:self.next + count]
         found = []
-        for x, names in zip((k, v), self._formats):
-            by_name = {name: stored(x, name) for name in set(names)}
-            out = by_name[names[R]]
-            for kind in (E, T):
-                if names[kind] != names[R]:
-                    out = torch.where(label == kind, by_name[names[kind]], out)
+        for x, (names, table) in zip((k, v), self._formats):
+            own = table.gather(1, label)[:, None, :, None]
+            out = stored(x, names[0])
+            for index, name in enumerate(names[1:], 1):
+                out = torch.where(own == index, stored(x, name), out)
             found.append(out)
         return found
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         first = self.next
-        for chain, length in enumerate(self.lengths):
+        for row, length in enumerate(self.lengths):
             if first < length:
-                self.account.note(self.held(chain), first, min(tokens.shape[1], length - first))
+                self.accounts[row // self.chains].note(self.held(row), first,
+                                                       min(tokens.shape[1], length - first))
         return super().step(tokens)
 
-    def figures(self) -> dict[str, float]:
-        return self.account.figures()
+    def figures_of_each(self) -> list[dict[str, float]]:
+        return [account.figures() for account in self.accounts]
 
-    def held(self, chain: int) -> list[int]:
+    def held(self, row: int) -> list[int]:
         """Live tokens of a lane by label, beside the prompt. Where heads differ: of the first."""
         positions = self.lanes[0].positions
         if positions is None:
             return [0] * len(KINDS)
-        if len(set(zip(*self._formats))) == 1:  # whatever the labels are
+        if all(len(names) == 1 for names, _ in self._formats):  # whatever the labels are
             return [0, positions.shape[2] - self.pinned, 0]
-        own = positions[chain, 0]
-        return np.bincount(self.labels.of_token[chain, own[own >= self.pinned].cpu()],
+        own = positions[row, 0]
+        return np.bincount(self.labels.of_token[row, own[own >= self.pinned].cpu()],
                            minlength=len(KINDS)).tolist()
 
     def weigh(self, score: torch.Tensor, lanes: Lanes) -> torch.Tensor:

@@ -116,7 +116,8 @@ class Planner:
             floor = self.rules.retention[-1]
             return np.minimum(counts, np.maximum(floor, (level * shares).astype(int)))
 
-        low, high = 0, self.rules.budget * 8  # kept(low) fits, or nothing does
+        # kept(low) fits, or nothing does; below `high` is a level that keeps all.
+        low, high = 0, int((counts[shares > 0] / shares[shares > 0]).max(initial=0)) + 2
         while high - low > 1:
             level = (low + high) // 2
             low, high = (level, high) if kept(level).sum() <= room else (low, level)

@@ -122,10 +122,12 @@ def run_chains(network: Network, sweep: dict, specs: list[Spec], file: pathlib.P
     show({"chains": len(held_out), "tokens_mean": round(lengths.double().mean().item()),
           "tokens_max": int(lengths.max()), "pinned": pinned})
     kinds = labels.kinds_of_all(held_out)
-    for spec in thinkv.with_budgets(specs, kinds, network.head_dim, pinned):
-        figures = chains.judge(network, tokens, lengths, spec, pinned, learnt.codebook(spec),
-                               learnt.centres(spec), kinds)
-        show({**to_line(spec), **rounded(figures)})
+    specs = thinkv.with_budgets(specs, kinds, network.head_dim, pinned)
+    for group in thinkv.groups_of(specs, len(held_out)):
+        each = chains.judge(network, tokens, lengths, group, pinned, learnt.codebook(group[0]),
+                            learnt.centres(group[0]), kinds)
+        for spec, figures in zip(group, each):
+            show({**to_line(spec), **rounded(figures)})
 
 
 def run_texts(network: Network, sweep: dict, specs: list[Spec], model: pathlib.Path,

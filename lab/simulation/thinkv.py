@@ -7,6 +7,7 @@ counts, so that lanes are laid out alike; only which tokens stay differs.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import multiprocessing
 import os
 
@@ -23,6 +24,8 @@ from .spec import BLOCK, Spec
 
 _NEGLIGIBLE = 0.01  # of the largest weight
 _SMALL = 32  # tokens: smaller segments are clustered apart, for speed
+_SEGMENTS_MAX = 1024  # clustered at once, in all layers
+_ROWS_MAX = 256  # chains of all runs that go side by side
 
 
 def rules_of(spec: Spec) -> Rules:
@@ -33,7 +36,7 @@ def rules_of(spec: Spec) -> Rules:
 def _foreseen_budget(spec: Spec, kinds: list[np.ndarray], dim: int, pinned: int) -> int:
     """The largest budget, in steps of 4, that holds at most `spec.bytes` per cent."""
     labels = labels_of(spec, kinds, pinned)
-    low, high = 1, 512
+    low, high = 1, labels.of_token.shape[1] // 4
     while high - low > 1:
         steps = (low + high) // 2
         held = foresee(dataclasses.replace(spec, budget=4 * steps), labels, dim, pinned)
@@ -50,10 +53,25 @@ def with_budgets(specs: list[Spec], kinds: list[np.ndarray], dim: int, pinned: i
     return [dataclasses.replace(spec, budget=found.get(spec, spec.budget)) for spec in specs]
 
 
-def labelled_run(network: Network, spec: Spec, pinned: int, codebook, kinds: list[np.ndarray]
-                 ) -> LabelledRun:
-    make_run = ThinkvRun if spec.policy == "thinkv" else LabelledRun
-    return make_run(network, spec, pinned, codebook, labels_of(spec, kinds, pinned))
+def groups_of(specs: list[Spec], chains: int) -> list[list[Spec]]:
+    """Runs that go side by side: ThinKV's, as long as tokens are chosen and windows cut alike."""
+    def alike(spec: Spec) -> str:
+        if spec.policy != "thinkv":
+            return repr(spec)
+        return repr((spec.pick, spec.queries, spec.tau, spec.sparsity_layers, spec.theta))
+
+    most = max(1, _ROWS_MAX // chains)
+    groups = []
+    for _, group in itertools.groupby(sorted(specs, key=alike), alike):
+        same = list(group)
+        groups += [same[first:first + most] for first in range(0, len(same), most)]
+    return groups
+
+
+def labelled_run(network: Network, specs: list[Spec], pinned: int, codebook,
+                 kinds: list[np.ndarray]) -> LabelledRun:
+    make_run = ThinkvRun if specs[0].policy == "thinkv" else LabelledRun
+    return make_run(network, specs, pinned, codebook, kinds)
 
 
 def foresee(spec: Spec, labels: Labels, dim: int, pinned: int) -> float:
@@ -70,24 +88,28 @@ def foresee(spec: Spec, labels: Labels, dim: int, pinned: int) -> float:
 
 
 class ThinkvRun(LabelledRun):
-    def __init__(self, network: Network, spec: Spec, pinned: int, codebook, labels: Labels):
-        super().__init__(network, spec, pinned, codebook, labels)
+    def __init__(self, network: Network, specs: list[Spec], pinned: int, codebook,
+                 kinds: list[np.ndarray]):
+        super().__init__(network, specs, pinned, codebook, kinds)
         self.lanes = [RaggedLanes(len(self.lengths), network.device) for _ in range(network.layers)]
-        self.planners = [Planner(rules_of(spec)) for _ in self.lengths]
+        self.planners = [Planner(rules_of(spec)) for spec in specs for _ in kinds]
         self.sparsity: dict[int, torch.Tensor] = {}  # of each layer that is asked: [batch]
         self._random = torch.Generator(device=network.device)
         self._random.manual_seed(1)
 
-    def figures(self) -> dict[str, float]:
-        figures = super().figures()
-        if self.spec.labels == "sparsity":  # what was read under compression: shares of tokens
+    def figures_of_each(self) -> list[dict[str, float]]:
+        each = super().figures_of_each()
+        if self.spec.labels != "sparsity":
+            return each
+        for index, figures in enumerate(each):  # what was read under compression: shares of tokens
+            rows = self.rows_of(index)
             said = np.concatenate([row[self.pinned:length] for row, length
-                                   in zip(self.labels.of_token, self.lengths)])
+                                   in zip(self.labels.of_token[rows], self.lengths[rows])])
             figures |= {f"said_{kind}": float((said == i).mean()) for i, kind in enumerate(KINDS)}
-        return figures
+        return each
 
-    def held(self, chain: int) -> list[int]:
-        return self.planners[chain].live_by_label
+    def held(self, row: int) -> list[int]:
+        return self.planners[row].live_by_label
 
     def _note(self, lanes: RaggedLanes, weights: torch.Tensor, q: torch.Tensor,
               plain: torch.Tensor) -> None:
@@ -110,9 +132,15 @@ class ThinkvRun(LabelledRun):
                 continue
             follow(planner, label, starts, first, min(self.next, length))
             plans.append(planner.plan())
-        live = [min(self.pinned, length) + planner.live
+        held = [min(self.pinned, length) + planner.live
                 for planner, length in zip(self.planners, self.lengths)]
-        self._carry_out(plans, torch.tensor(live, device=self.network.device))
+        live = torch.tensor(held, device=self.network.device)
+        rows = [row for row, plan in enumerate(plans) if plan]
+        if rows:
+            self._carry_out(torch.tensor(rows, device=live.device), [plans[row] for row in rows],
+                            live[rows])
+        for lanes in self.lanes:
+            lanes.set_live(live, max(held))
 
     def _classify(self, mean: np.ndarray) -> None:
         """Labels of the next window."""
@@ -122,36 +150,42 @@ class ThinkvRun(LabelledRun):
         self.labels.of_token[:, window] = found[:, None]
         self._of_token[:, window] = torch.tensor(found, device=self._of_token.device)[:, None]
 
-    def _carry_out(self, plans: list[list[Lowering]], live: torch.Tensor) -> None:
-        """In all layers, whose lanes are laid out alike."""
-        device, positions = live.device, self.lanes[0].positions
+    def _carry_out(self, rows: torch.Tensor, plans: list[list[Lowering]], live: torch.Tensor
+                   ) -> None:
+        """Plans of these chains, in all layers, whose lanes are laid out alike."""
+        parts = [lanes.of_rows(rows) for lanes in self.lanes]
+        stays = [part.positions >= 0 for part in parts]
+        scores = None
+        if self.spec.pick == "removal_error":
+            scores = [self.scorer(i, part, self.next) for i, part in enumerate(parts)]
+        for tasks in self._tasks(plans):
+            chain, at, count, keep = torch.tensor(tasks, device=rows.device).T
+            index = at[:, None] + torch.arange(int(count.max()), device=rows.device)
+            valid = index < (at + count)[:, None]
+            index = index.clamp(max=stays[0].shape[2] - 1)
+            row, column = valid.nonzero(as_tuple=True)
+            chosen = self._pick(parts, scores, chain, index, valid, count, keep)
+            for stay, own in zip(stays, chosen):
+                stay[chain[row], :, index[row, column]] = own[row, :, column]
+        for lanes, part, stay in zip(self.lanes, parts, stays):
+            lanes.keep(rows, part, stay, live)
+
+    def _tasks(self, plans: list[list[Lowering]]) -> list[list[tuple[int, int, int, int]]]:
+        """(chain, slot, count, keep) of segments, as many as are picked from at once."""
         tasks = [(chain, self.pinned + order.first, order.count, order.keep)
                  for chain, plan in enumerate(plans) for order in plan]
-        ended = torch.tensor(self.lengths, device=device)[:, None, None]
-        stays = [(lanes.positions >= 0) & (lanes.positions < ended) for lanes in self.lanes]
-        scores = None
-        if tasks and self.spec.pick == "removal_error":
-            scores = [self.scorer(i, lanes, self.next) for i, lanes in enumerate(self.lanes)]
-        for part in ([t for t in tasks if t[2] <= _SMALL], [t for t in tasks if t[2] > _SMALL]):
-            if not part:
-                continue
-            chain, at, count, keep = torch.tensor(part, device=device).T
-            index = at[:, None] + torch.arange(int(count.max()), device=device)
-            valid = index < (at + count)[:, None]
-            index = index.clamp(max=positions.shape[2] - 1)
-            row, column = valid.nonzero(as_tuple=True)
-            for stay, chosen in zip(stays, self._pick(scores, chain, index, valid, count, keep)):
-                stay[chain[row], :, index[row, column]] = chosen[row, :, column]
-        for lanes, stay in zip(self.lanes, stays):
-            lanes.keep(stay, live)
+        sizes = ([t for t in tasks if t[2] <= _SMALL], [t for t in tasks if t[2] > _SMALL])
+        return [part[first:first + _SEGMENTS_MAX] for part in sizes
+                for first in range(0, len(part), _SEGMENTS_MAX)]
 
-    def _pick(self, scores: list[torch.Tensor] | None, chain: torch.Tensor, index: torch.Tensor,
-              valid: torch.Tensor, count: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    def _pick(self, lanes: list[RaggedLanes], scores: list[torch.Tensor] | None,
+              chain: torch.Tensor, index: torch.Tensor, valid: torch.Tensor, count: torch.Tensor,
+              keep: torch.Tensor) -> torch.Tensor:
         """[layers, orders, KV heads, tokens]"""
-        layers, heads, pick = len(self.lanes), self.network.kv_heads, self.spec.pick
+        layers, heads, pick = len(lanes), self.network.kv_heads, self.spec.pick
         shape = (layers, len(chain), heads, index.shape[1])
         if pick == "medoids":
-            keys = [lanes.keys[chain[:, None], :, index].flatten(2) for lanes in self.lanes]
+            keys = [own.keys[chain[:, None], :, index].flatten(2) for own in lanes]
             chosen = picks.medoids(torch.cat(keys), count.repeat(layers), keep.repeat(layers))
             return chosen.view(layers, len(chain), 1, -1).expand(shape)
         wide = valid[:, None]

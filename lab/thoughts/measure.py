@@ -23,7 +23,7 @@ import numpy as np
 
 from simulation.labels import kinds_of
 
-from . import picture
+from . import matrices, picture
 from .thresholds import accuracy, confusion, fit, fit_linear
 from .windows import KINDS, READINGS, Measured, Samples, cut
 
@@ -60,10 +60,10 @@ def judge(samples: Samples, reading: str, target: str) -> dict:
         line["kind_before"] = round(accuracy(truth, samples.before[other]), 4)
     for how in ("ordered", "free"):
         fits = [fit(column[own], kinds[own], how == "ordered") for column in x.T]
-        layers = [accuracy(truth, f.answer(column[other])) for f, column in zip(fits, x.T)]
-        best = int(np.argmax([f.fitted for f in fits]))
-        line[how] = {"layers": [round(a, 4) for a in layers], "best_layer": best,
-                     "confusion": confusion(truth, fits[best].answer(x[other, best])).tolist()}
+        answers = [f.answer(column[other]) for f, column in zip(fits, x.T)]
+        line[how] = {"layers": [round(accuracy(truth, answer), 4) for answer in answers],
+                     "best_layer": int(np.argmax([f.fitted for f in fits])),
+                     "confusions": [confusion(truth, answer).tolist() for answer in answers]}
         groups = list(itertools.combinations(range(x.shape[1]), _TOGETHER))
         means = [x[:, group].mean(1) for group in groups]
         fits = [fit(mean[own], kinds[own], how == "ordered") for mean in means]
@@ -117,6 +117,27 @@ def draw_sparsity(values: np.ndarray, kinds: np.ndarray) -> str:
     return picture.draw("Share of steps whose attention is sparser than this", panels,
                         {"E next": "#2b6cb0", "R next": "#c05621", "T next": "#2f855a"},
                         picture.Axes(x, {0: "0", 0.5: "0.5", 1: "1"}, 0, 1, "sparsity"))
+
+
+def draw_confusions(lines: list[dict]) -> str:
+    """By window length; and of the longest window by layer."""
+    found = {(one["tau"], one["target"], one["reading"]): one for one in lines if "tau" in one}
+    matrix = {(tau, target): np.array(one["ordered"]["four"]["confusion"] if target == "next"
+                                      else one["all_layers"]["confusion"])
+              for (tau, target, reading), one in found.items()
+              if reading == ("step" if target == "next" else "window")}
+    label, own = "ThinKV's label (last step) and the next window's kind", \
+        "The window's mean sparsity and its own kind"
+    tau = _WINDOWS[-1]
+    rows = {f"{label}; best four layers, by window length":
+            {f"tau = {tau}": matrix[tau, "next"] for tau in _WINDOWS[1:]},
+            f"{own}; regression on all layers, by window length":
+            {f"tau = {tau}": matrix[tau, "same"] for tau in _WINDOWS[1:]}}
+    for heading, key in ((label, (tau, "next", "step")), (own, (tau, "same", "window"))):
+        rows[f"{heading}; two thresholds, windows of {tau}, by layer"] = {
+            f"layer {i}": np.array(counts)
+            for i, counts in enumerate(found[key]["ordered"]["confusions"])}
+    return matrices.draw("What is said (columns) of each kind (rows), in per cent", rows, KINDS)
 
 
 def draw_windows(lines: list[dict]) -> str:
@@ -203,13 +224,14 @@ def report(about: dict, chains: list[Measured], out: pathlib.Path | None,
     if pictures:
         (pictures / "thoughts-sparsity.svg").write_text(draw_sparsity(values, kinds))
         (pictures / "thoughts-windows.svg").write_text(draw_windows(lines))
+        (pictures / "thoughts-confusions.svg").write_text(draw_confusions(lines))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="thoughts.measure", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, help="JSON lines; by default to stdout")
-    parser.add_argument("--pictures", type=pathlib.Path, help="a folder for two SVG files")
+    parser.add_argument("--pictures", type=pathlib.Path, help="a folder for three SVG files")
     parser.add_argument("--save", type=pathlib.Path, help="measure into this file, and no more")
     parser.add_argument("--read", type=pathlib.Path, help="judge what --save has written")
     parser.add_argument("--tokens", type=int, nargs=2, default=(2000, 6000), metavar="N",

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/base/exit_codes.h"
+#include "services/cli/interrupts.h"
 #include "services/cli/terminal.h"
 
 namespace palimpsest::cli {
@@ -66,6 +67,24 @@ std::vector<std::string> WithListsJoined(const std::vector<std::string>& argumen
   return joined;
 }
 
+// Ends this process the way `signal` would have, after everything is cleaned up. Shells see it.
+[[noreturn]] void DieOf(int signal) {
+  std::signal(signal, SIG_DFL);
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, signal);
+  sigprocmask(SIG_UNBLOCK, &only, nullptr);
+  raise(signal);
+  std::_Exit(128 + signal);  // a signal that the parent made us ignore
+}
+
+int Tell(const VerbEnd& end, int signal) {
+  const int code = end.status.ok() ? end.exit_code : Fail(end.status);
+  if (signal != 0) DieOf(signal);
+  PrintResult(end.text);
+  return code;
+}
+
 }  // namespace
 
 std::optional<int> LoadVerbSettings(const std::vector<std::string>& arguments,
@@ -83,14 +102,21 @@ int Fail(const absl::Status& status) {
   return ExitCodeOf(status);
 }
 
-void DieOf(int signal) {
-  std::signal(signal, SIG_DFL);
-  sigset_t only;
-  sigemptyset(&only);
-  sigaddset(&only, signal);
-  sigprocmask(SIG_UNBLOCK, &only, nullptr);
-  raise(signal);
-  std::_Exit(128 + signal);  // a signal that the parent made us ignore
+int RunWithLoop(const std::function<VerbEnd(EventLoop&)>& run) {
+  VerbEnd end;
+  int signal = 0;
+  WithEventLoop([&](EventLoop& loop) {
+    end = run(loop);
+    signal = loop.signal();
+    return kExitOk;
+  });
+  return Tell(end, signal);
+}
+
+int RunInProcess(const std::function<VerbEnd()>& run) {
+  HoldInterrupts();
+  const VerbEnd end = run();
+  return Tell(end, Interrupted());
 }
 
 void PrintResult(absl::string_view text) {

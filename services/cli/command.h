@@ -3,6 +3,7 @@
 // they end with.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "common/base/settings.h"
+#include "services/cli/client/event_loop.h"
 
 namespace palimpsest::cli {
 
@@ -29,8 +31,19 @@ std::optional<int> LoadVerbSettings(const std::vector<std::string>& arguments,
 // known.
 int Fail(const absl::Status& status);
 
-// Ends this process the way `signal` would have, after everything is cleaned up. Shells see it.
-[[noreturn]] void DieOf(int signal);
+// What a verb has come to.
+struct VerbEnd {
+  absl::Status status = {};
+  std::string text = {};  // its result; may be there in part when it has failed
+  int exit_code = 0;      // where the status is OK
+};
+
+// Runs a verb that waits for other processes, and tells its end once everything that `run` has made
+// is gone: children are reaped, the terminal is restored. Returns the exit code, or dies of the
+// signal that came.
+int RunWithLoop(const std::function<VerbEnd(EventLoop&)>& run);
+// The same for a verb that computes in this process and looks for Interrupted itself.
+int RunInProcess(const std::function<VerbEnd()>& run);
 
 // Writes the result. When nobody reads any more, ends like any filter does: silently, by SIGPIPE.
 void PrintResult(absl::string_view text);

@@ -83,8 +83,11 @@ absl::StatusOr<std::unique_ptr<Fleet>> Fleet::Start(EventLoop* loop, const Clock
     fleet->worker_ = std::move(worker.process);
     worker_endpoint = worker.endpoint;
   }
-  KV_ASSIGN_OR_RETURN(const Endpoint endpoint, ParseEndpoint(worker_endpoint));
-  KV_ASSIGN_OR_RETURN(fleet->client_, WorkerClient::Connect(loop, endpoint, kCallTimeout));
+  const absl::StatusOr<Endpoint> endpoint = ParseEndpoint(worker_endpoint);
+  if (!endpoint.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--worker: ", endpoint.status().message()));
+  }
+  KV_ASSIGN_OR_RETURN(fleet->client_, WorkerClient::Connect(loop, *endpoint, kCallTimeout));
   return fleet;
 }
 

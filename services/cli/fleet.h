@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/cli/child_process.h"
 #include "services/cli/client/worker_client.h"
@@ -15,16 +16,18 @@
 namespace palimpsest::cli {
 
 struct FleetOptions {
-  std::string worker;  // HOST:PORT of a running one; empty: start one
-  std::string model;   // folder that a worker which is started loads
-  std::string name;    // its name
-  bool store = true;   // with a shard
+  // Which a verb's user chooses.
+  std::string worker = {};  // HOST:PORT of a running one; empty: start one
+  bool store = true;        // with a shard
   bool lockstep = false;
   uint32_t threads = 0;
   uint64_t pool_bytes = 0;
-  std::string calibration;  // empty: the model's
+  std::string calibration = {};  // empty: the model's
   KeyRotation rotate_keys = KeyRotation::kAuto;
-  std::vector<std::string> more = {};  // further arguments of the worker
+  // Which the verb adds, for a worker that is started.
+  std::string model = {};  // folder
+  std::string name = {};
+  std::vector<std::string> more = {};  // further arguments
 };
 
 class Fleet {
@@ -37,15 +40,20 @@ class Fleet {
   Fleet& operator=(const Fleet&) = delete;
 
   WorkerClient* worker() { return client_.get(); }
-  // What became of the store or the worker if one of them has ended; else "".
+  // What became of the store if it has ended; else "".
   std::string StoreObituary() { return store_ ? store_->Obituary() : ""; }
-  std::string WorkerObituary() { return worker_ ? worker_->Obituary() : ""; }
+  // Unavailable when the worker has ended.
+  absl::Status CheckWorker() {
+    return WorkerObituary().empty() ? absl::OkStatus()
+                                    : absl::UnavailableError("the connection is lost");
+  }
   // `status`, or, where the worker has died, what became of it: that says more than a broken
   // connection does. Waits a moment, since the connection breaks before the process can be reaped.
   absl::Status Explain(EventLoop* loop, const absl::Status& status);
 
  private:
   Fleet() = default;
+  std::string WorkerObituary() { return worker_ ? worker_->Obituary() : ""; }
 
   // The client goes first, then the worker, then its store.
   std::unique_ptr<ChildProcess> store_;

@@ -62,6 +62,12 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
   return text.str();
 }
 
+absl::StatusOr<std::string> ReadTextFile(absl::string_view flag, const std::string& path) {
+  absl::StatusOr<std::string> text = ReadTextFile(path);
+  if (text.ok()) return text;
+  return absl::Status(text.status().code(), absl::StrCat(flag, ": ", text.status().message()));
+}
+
 absl::Status ForEachObject(absl::string_view text, const std::string& path,
                            const std::function<absl::Status(const Json&)>& take) {
   int line_number = 0;
@@ -75,6 +81,10 @@ absl::Status ForEachObject(absl::string_view text, const std::string& path,
     }
   }
   return absl::OkStatus();
+}
+
+std::string LineOf(const nlohmann::ordered_json& json) {
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 absl::StatusOr<int64_t> WholeNumber(const Json& value, absl::string_view key, int64_t min,

@@ -3,7 +3,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "services/cli/render.h"
 
 namespace palimpsest::cli {
 namespace {
@@ -29,6 +32,19 @@ void Progress::Show(const std::function<std::vector<StyledLine>(const Terminal&)
   }
   next_ = now + kLineInterval;
   WriteAll(STDERR_FILENO, line() + "\n");
+}
+
+void Progress::ShowBar(absl::string_view verb, double share,
+                       const std::function<std::string()>& text) {
+  Show(
+      [&](const Terminal& terminal) {
+        const std::string beside = absl::StrCat(" ", text());
+        const int room = terminal.columns - 1 - DisplayWidth(beside);
+        StyledLine line = Bar(share, std::clamp(room, 4, 32), terminal.utf8, Style::kReasoning);
+        line.push_back({Style::kPlain, beside});
+        return std::vector<StyledLine>{line};
+      },
+      [&] { return absl::StrCat(verb, ": ", text()); });
 }
 
 void Progress::Say(absl::string_view line) {

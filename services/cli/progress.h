@@ -21,6 +21,9 @@ class Progress {
   // Only the picture that is wanted is made.
   void Show(const std::function<std::vector<StyledLine>(const Terminal&)>& frame,
             const std::function<std::string()>& line);
+  // A bar, filled by `share` (0 to 1), and a text beside it; in a log the text after the verb's
+  // name.
+  void ShowBar(absl::string_view verb, double share, const std::function<std::string()>& text);
   // A line that stays.
   void Say(absl::string_view line);
   // The same, unless all should be quiet.

@@ -123,6 +123,12 @@ std::string HumanSeconds(double seconds) {
   return absl::StrFormat("%d h %02d min", whole / 3600, whole / 60 % 60);
 }
 
+std::string TimeLeft(double share, double seconds) {
+  if (seconds < 1) return "";
+  const double left = share > 0 ? std::max(0.0, 1.0 - share) * seconds / share : 0.0;
+  return absl::StrCat(", about ", HumanSeconds(left), " left");
+}
+
 std::string HumanPercent(double percent) {
   if (!std::isfinite(percent)) return "-";
   return absl::StrFormat(std::abs(percent) < 9.995 ? "%.2f %%" : "%.1f %%", percent);

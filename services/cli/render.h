@@ -15,6 +15,8 @@ namespace palimpsest::cli {
 std::string HumanCount(uint64_t count);    // 28,412
 std::string HumanBytes(uint64_t bytes);    // 4.1 MiB
 std::string HumanSeconds(double seconds);  // 850 us, 12.5 ms, 48 s, 3 min 05 s, 2 h 10 min
+// ", about 48 s left", where `share` (0 to 1) of the work took `seconds`; "" within the first one.
+std::string TimeLeft(double share, double seconds);
 std::string HumanPercent(double percent);  // 9.87 %, 100.0 %; "-" for what is not a number
 // `part` of `whole` in per cent; not a number when there is no whole.
 double PercentOf(double part, double whole);

@@ -60,6 +60,40 @@ std::map<std::string, std::string> ShowTenant(const PolicyChoice& choice) {
   return fields;
 }
 
+void AddModel(SettingsTable* table, WorkerSettings* settings) {
+  table->Section("Model");
+  table->Text(
+      "model", &settings->model,
+      {"Hugging Face folder: config.json, safetensors, tokenizer.json.", "lab/reasoner/model"});
+  table->Text("calibration", &settings->calibration,
+              {"File made by `palimpsest calibrate`; by default calibration.json in the model's "
+               "folder, where there is one.",
+               "calibration.json"});
+  table->Text(
+      "codebook", &settings->codebook,
+      {"File of typical queries, made by `palimpsest calibrate`, for the policy anticipate; "
+       "by default queries.safetensors in the model's folder, where there is one.",
+       "queries.safetensors"});
+  table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
+                {"What to compute on: auto (the first GPU where there is a usable one, else the "
+                 "CPU), cpu, cuda or cuda:N.",
+                 "cuda:1"});
+  table->Choice("rotate_keys", &settings->rotate_keys, KeyRotationChoices(),
+                "Store keys after a Hadamard transform of each head, which spreads outliers that "
+                "fp8 and 4 bits would pay for; auto: where head_dim is a power of two.");
+  std::vector<std::pair<std::string, std::string>> shapes = {{"none", ""}};
+  for (const std::string& name : KnownShapeNames()) shapes.emplace_back(name, name);
+  table->Choice("synthetic_weights", &settings->synthetic_weights, std::move(shapes),
+                "Instead of a model: random weights in the shape of a published one. For speed "
+                "only; what it says means nothing.");
+  table->Conflict(
+      {"model", "synthetic_weights"},
+      [settings] { return !settings->model.empty() && !settings->synthetic_weights.empty(); },
+      "a worker has one model: either a folder or random weights");
+  table->Integer("threads", &settings->threads, {0, 1024},
+                 "Threads of the matrix products and kernels on the CPU; 0 takes every core.");
+}
+
 void AddPolicies(SettingsTable* table, WorkerSettings* settings) {
   table->Section("Policies");
   table->List(
@@ -92,43 +126,7 @@ void AddPolicies(SettingsTable* table, WorkerSettings* settings) {
               "{acme: {policy: full}, batch: {budget: 256}}"});
 }
 
-}  // namespace
-
-std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) {
-  auto table = std::make_unique<SettingsTable>(
-      "palimpsest-decode", "A decode worker: serves chains of thought from a compressed cache.");
-  table->Section("Model");
-  table->Text(
-      "model", &settings->model,
-      {"Hugging Face folder: config.json, safetensors, tokenizer.json.", "lab/reasoner/model"});
-  table->Text("calibration", &settings->calibration,
-              {"File made by `palimpsest calibrate`; by default calibration.json in the model's "
-               "folder, where there is one.",
-               "calibration.json"});
-  table->Text(
-      "codebook", &settings->codebook,
-      {"File of typical queries, made by `palimpsest calibrate`, for the policy anticipate; "
-       "by default queries.safetensors in the model's folder, where there is one.",
-       "queries.safetensors"});
-  table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
-                {"What to compute on: auto (the first GPU where there is a usable one, else the "
-                 "CPU), cpu, cuda or cuda:N.",
-                 "cuda:1"});
-  table->Choice("rotate_keys", &settings->rotate_keys, KeyRotationChoices(),
-                "Store keys after a Hadamard transform of each head, which spreads outliers that "
-                "fp8 and 4 bits would pay for; auto: where head_dim is a power of two.");
-  std::vector<std::pair<std::string, std::string>> shapes = {{"none", ""}};
-  for (const std::string& name : KnownShapeNames()) shapes.emplace_back(name, name);
-  table->Choice("synthetic_weights", &settings->synthetic_weights, std::move(shapes),
-                "Instead of a model: random weights in the shape of a published one. For speed "
-                "only; what it says means nothing.");
-  table->Conflict(
-      {"model", "synthetic_weights"},
-      [settings] { return !settings->model.empty() && !settings->synthetic_weights.empty(); },
-      "a worker has one model: either a folder or random weights");
-  table->Integer("threads", &settings->threads, {0, 1024},
-                 "Threads of the matrix products and kernels on the CPU; 0 takes every core.");
-  AddPolicies(table.get(), settings);
+void AddNetwork(SettingsTable* table, WorkerSettings* settings) {
   table->Section("Network");
   table->Address("listen", &settings->listen, "Where clients connect; port 0 takes any free one.");
   table->Address("metrics_listen", &settings->metrics_listen,
@@ -141,6 +139,9 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
   table->Duration(
       "heartbeat", &settings->heartbeat, {milliseconds(10), minutes(1)},
       {"Interval of heartbeats with the store; three silent ones end a session.", "1s"});
+}
+
+void AddCacheAndBatch(SettingsTable* table, WorkerSettings* settings) {
   table->Section("Cache and batch");
   table->Bytes("pool_bytes", &settings->pool_bytes, {1ull << 20, 1ull << 44},
                {"Size of the page pool, allocated at start.", "4GiB"});
@@ -153,6 +154,9 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
       {"batch_max", "rows_max"},
       [settings] { return settings->rows_max < settings->batch_max + 15; },
       "rows_max must be at least batch_max + 15, so that a prompt is read beside a full batch");
+}
+
+void AddPlansAndProcess(SettingsTable* table, WorkerSettings* settings) {
   table->Section("Plans");
   table->Switch("lockstep", &settings->lockstep,
                 "Wait for the store's plan at every group boundary. Exact and repeatable; slower.");
@@ -161,7 +165,19 @@ std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) 
   table->Section("Process");
   table->Duration("drain_timeout", &settings->drain_timeout, {seconds(0), minutes(60)},
                   "After SIGTERM: how long running chains may go on.");
-  AddLogSettings(table.get(), &settings->log);
+  AddLogSettings(table, &settings->log);
+}
+
+}  // namespace
+
+std::unique_ptr<SettingsTable> NewWorkerSettingsTable(WorkerSettings* settings) {
+  auto table = std::make_unique<SettingsTable>(
+      "palimpsest-decode", "A decode worker: serves chains of thought from a compressed cache.");
+  AddModel(table.get(), settings);
+  AddPolicies(table.get(), settings);
+  AddNetwork(table.get(), settings);
+  AddCacheAndBatch(table.get(), settings);
+  AddPlansAndProcess(table.get(), settings);
   table->Example("--model lab/reasoner/model",
                  "serve the shipped reasoner without a store, on 127.0.0.1:7501");
   table->Example("--model lab/reasoner/model --store 127.0.0.1:7401 --pool-bytes 4GiB",

@@ -63,7 +63,7 @@ TEST(Arguments, WrongValuesNameTheFlagAndWhatIsAllowed) {
       {{"demo", "--policy", "fulll"}, "expected one of anticipate, full"},
       {{"demo", "--budget", "-1"}, "--budget: '-1' is not a number of tokens"},
       {{"demo", "--budget", "1e99"}, "is not a number of tokens"},
-      {{"demo", "--budget", "2"}, "budget_tokens 2: expected 16"},
+      {{"demo", "--budget", "2"}, "--budget: '2' is not a number of tokens from 16"},
       {{"demo", "--bytes", "0"}, "--bytes: '0' is not a percentage above 0"},
       {{"demo", "--problems", "0"}, "expected at least 1"},
       {{"demo", "--problems", "/nonexistent.jsonl"}, "No such file"},

@@ -2,8 +2,9 @@
 """Runs the README: every command of its shell blocks, in order, from the repository's root.
 
 Lines that start a server (they do not end) run in the background and are stopped at the end with
-SIGTERM, which they must answer with exit code 0. `make` targets are run by CI itself; here it is
-checked that they exist. Usage: readme_test.py ROOT BIN, where BIN replaces build/release/bin.
+SIGTERM, which they must answer with exit code 0. `make` targets are only checked to exist: CI runs
+`make test`, which builds, and process tests run what `make demo` and `make eval` are made of.
+Usage: readme_test.py ROOT BIN, where BIN replaces build/release/bin.
 """
 import pathlib
 import re

@@ -140,7 +140,7 @@ def test_every_pick_keeps_as_many_as_it_should_and_members_only():
     assert spaced == [j * 20 // 7 for j in range(7)]
 
 
-def test_a_run_holds_what_was_foreseen_in_every_lane():
+def test_runs_side_by_side_hold_what_was_foreseen_in_every_lane():
     torch = pytest.importorskip("torch")
     pytest.importorskip("safetensors")
     if not hasattr(torch, "float8_e4m3fn"):
@@ -153,18 +153,39 @@ def test_a_run_holds_what_was_foreseen_in_every_lane():
     lab = pathlib.Path(__file__).resolve().parents[2] / "lab" / "reasoner"
     found = chains.load(lab / "problems" / "short.jsonl", 200, 420, 2)
     kinds, pinned = [kinds_of(chain) for chain in found], chains.prompt_tokens(found)
-    spec = Spec("run", "thinkv", budget=96, interval=32, labels="true", tau=64,
-                key_precision="R4E4T2", value_precision="R4E4T2")
+    common = {"policy": "thinkv", "interval": 32, "tau": 64}
+    specs = [Spec("by label", budget=96, labels="true", key_precision="R4E4T2",
+                  value_precision="R4E8T2", **common),
+             Spec("level", budget=72, labels="R", fit="level", **common)]
     network = Network(lab / "model", "cpu")
-    run = thinkv.labelled_run(network, spec, pinned, None, kinds)
+    run = thinkv.labelled_run(network, specs, pinned, None, kinds)
+    alone = thinkv.labelled_run(network, specs[1:], pinned, None, kinds)
     tokens, _ = chains.pack(found, "cpu")
     for first in range(0, tokens.shape[1], 32):
-        run.step(tokens[:, first:first + 32])
-        for lanes in run.lanes:
+        block = tokens[:, first:first + 32]
+        run.step(block.repeat(2, 1))
+        alone.step(block)
+        for lanes, own in zip(run.lanes, alone.lanes):
             alive = lanes.positions >= 0
-            assert (alive.sum(-1) == run.lanes[0].live[:, None]).all()
+            assert (alive.sum(-1) == lanes.live[:, None]).all()
             assert (lanes.positions[..., :pinned] == torch.arange(pinned)).all()
             assert (lanes.positions.diff(dim=-1)[alive[..., 1:]] > 0).all()
-    labels = thinkv.labels_of(spec, kinds, pinned)
-    foreseen = thinkv.foresee(spec, labels, network.head_dim, pinned)
-    assert run.figures()["bytes_percent"] == pytest.approx(foreseen)
+            assert (lanes.live[2:] == own.live).all()
+    for spec, figures in zip(specs, run.figures_of_each()):
+        labels = thinkv.labels_of(spec, kinds, pinned)
+        foreseen = thinkv.foresee(spec, labels, network.head_dim, pinned)
+        assert figures["bytes_percent"] == pytest.approx(foreseen)
+
+
+def test_only_runs_that_choose_alike_go_side_by_side():
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    from simulation import thinkv
+    from simulation.spec import Spec
+    common = {"policy": "thinkv", "interval": 32, "labels": "R"}
+    specs = [Spec("a", budget=64, **common), Spec("b", budget=64, pick="newest", **common),
+             Spec("c", budget=96, **common), Spec("d", "anticipate", budget=64),
+             Spec("d", "anticipate", budget=96)]
+    groups = [sorted(spec.name for spec in group) for group in thinkv.groups_of(specs, 100)]
+    assert sorted(groups) == [["a", "c"], ["b"], ["d"], ["d"]]
+    assert len(thinkv.groups_of(specs, 10_000)) == len(specs)

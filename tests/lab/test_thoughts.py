@@ -12,7 +12,7 @@ np = pytest.importorskip("numpy")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "lab"))
 
 from simulation.labels import E, R, T  # noqa: E402
-from thoughts import picture  # noqa: E402
+from thoughts import matrices, picture  # noqa: E402
 from thoughts.thresholds import accuracy, confusion, fit, fit_linear  # noqa: E402
 from thoughts.windows import Measured, cut  # noqa: E402
 
@@ -54,3 +54,9 @@ def test_a_picture_is_xml_with_a_line_for_each_name():
     text = picture.draw("title", {"a": lines, "b": lines}, {"one": "#000", "two": "#111"}, axes)
     found = xml.etree.ElementTree.fromstring(text)
     assert len(found.findall("{*}polyline")) == 4
+
+
+def test_a_matrix_shows_shares_of_the_true_kind():
+    text = matrices.draw("title", {"row": {"a": np.array([[30, 10], [0, 5]])}}, "XY")
+    cells = [one.text for one in xml.etree.ElementTree.fromstring(text).findall("{*}text")]
+    assert cells[-4:] == ["75", "25", "0", "100"]

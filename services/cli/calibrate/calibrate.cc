@@ -13,7 +13,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/base/clock.h"
-#include "common/base/exit_codes.h"
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
@@ -25,6 +24,7 @@
 #include "services/cli/command.h"
 #include "services/cli/interrupts.h"
 #include "services/cli/likelihood/texts.h"
+#include "services/cli/progress.h"
 #include "services/cli/render.h"
 #include "services/decode/model/calibration_file.h"
 #include "services/decode/model/fingerprint.h"
@@ -34,8 +34,6 @@
 namespace palimpsest::cli {
 namespace {
 
-constexpr std::chrono::milliseconds kFrameInterval{250};
-constexpr std::chrono::seconds kLineInterval{5};
 constexpr uint32_t kUnknownChainTokens = 2048;
 constexpr uint32_t kTextPromptTokens = 32;
 
@@ -46,7 +44,7 @@ std::string PicturePath(const std::string& out) {
 class Calibrator {
  public:
   explicit Calibrator(const CalibrateSettings& settings)
-      : settings_(settings), clock_(NewSteadyClock()), block_(STDERR_FILENO) {}
+      : settings_(settings), clock_(NewSteadyClock()), progress_(clock_.get(), settings.quiet) {}
 
   absl::StatusOr<std::string> Run() {
     KV_RETURN_IF_ERROR(CheckOutput("--out", settings_.out));
@@ -58,7 +56,7 @@ class Calibrator {
     QuerySamples queries(model_.config, settings_.query_samples, static_cast<int>(settings_.batch));
     KV_ASSIGN_OR_RETURN(const std::vector<SparsityRun> runs, Measure(&queries));
     KV_ASSIGN_OR_RETURN(const QueryCodebookFile codebook, Cluster(queries, file.model_fingerprint));
-    block_.Clear();
+    progress_.End();
     KV_ASSIGN_OR_RETURN(file.calibration, Calibrate(runs));
     KV_RETURN_IF_ERROR(SaveCalibration(settings_.out, file));
     KV_RETURN_IF_ERROR(SavePicture(file.calibration));
@@ -78,10 +76,7 @@ class Calibrator {
   }
 
   absl::Status Load() {
-    std::string folder = settings_.model;
-    if (folder.empty()) {
-      KV_ASSIGN_OR_RETURN(folder, FindShipped("lab/reasoner/model", "--model DIR"));
-    }
+    KV_ASSIGN_OR_RETURN(const std::string folder, FindModelFolder(settings_.model));
     KV_ASSIGN_OR_RETURN(model_, FindModel(folder, ""));
     KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(folder));
     KV_RETURN_IF_ERROR(settings_.texts.empty() ? LoadProblems(*tokenizer) : LoadTexts(*tokenizer));
@@ -207,23 +202,10 @@ class Calibrator {
 
   absl::Status Show(double done, absl::FunctionRef<std::string()> describe) {
     if (Interrupted() != 0) return absl::CancelledError("interrupted");
-    const Clock::Time now = clock_->Now();
-    if (settings_.quiet || now < next_show_) return absl::OkStatus();
-    const Terminal terminal = ProbeTerminal(STDERR_FILENO);
-    next_show_ =
-        now + (terminal.live ? Clock::Duration(kFrameInterval) : Clock::Duration(kLineInterval));
-    const double seconds = std::chrono::duration<double>(now - start_).count();
-    const double left = done > 0 ? std::max(0.0, 1.0 - done) * seconds / done : 0.0;
-    const std::string text = absl::StrCat(
-        describe(), seconds < 1 ? "" : absl::StrCat(", about ", HumanSeconds(left), " left"));
-    if (terminal.live) {
-      const int room = terminal.columns - 2 - DisplayWidth(text);
-      StyledLine line = Bar(done, std::clamp(room, 4, 32), terminal.utf8, Style::kReasoning);
-      line.push_back({Style::kPlain, absl::StrCat(" ", text)});
-      block_.Draw(terminal, {line});
-    } else {
-      WriteAll(STDERR_FILENO, absl::StrCat("calibrate: ", text, "\n"));
-    }
+    progress_.ShowBar("calibrate", done, [&] {
+      const double seconds = std::chrono::duration<double>(clock_->Now() - start_).count();
+      return absl::StrCat(describe(), TimeLeft(done, seconds));
+    });
     return absl::OkStatus();
   }
 
@@ -277,8 +259,8 @@ class Calibrator {
   std::string source_, device_name_;
   std::vector<SampledPrompt> prompts_;
   uint64_t tokens_expected_ = 0;
-  Clock::Time start_{}, next_show_{};
-  LiveBlock block_;
+  Clock::Time start_{};
+  Progress progress_;
 };
 
 }  // namespace
@@ -287,16 +269,11 @@ int RunCalibrate(const std::vector<std::string>& arguments) {
   CalibrateSettings settings;
   const auto table = NewCalibrateSettingsTable(&settings);
   if (const std::optional<int> code = LoadVerbSettings(arguments, table.get())) return *code;
-  HoldInterrupts();
-  absl::StatusOr<std::string> summary = absl::UnknownError("");
-  {
-    Calibrator calibrator(settings);  // restores the terminal when it goes
-    summary = calibrator.Run();
-  }
-  if (const int signal = Interrupted(); signal != 0) DieOf(signal);
-  if (!summary.ok()) return Fail(summary.status());
-  PrintResult(*summary);
-  return kExitOk;
+  return RunInProcess([&] {
+    Calibrator calibrator(settings);
+    absl::StatusOr<std::string> summary = calibrator.Run();
+    return VerbEnd{summary.status(), summary.ok() ? *std::move(summary) : ""};
+  });
 }
 
 }  // namespace palimpsest::cli

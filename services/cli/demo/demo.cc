@@ -33,16 +33,11 @@ FleetOptions FleetFor(const DemoSettings& settings, const std::string& model,
       policies.push_back(point.spec.name);
     }
   }
-  return {.worker = settings.worker,
-          .model = model,
-          .name = "demo-worker",
-          .store = settings.store,
-          .lockstep = settings.lockstep,
-          .threads = settings.threads,
-          .pool_bytes = settings.pool_bytes,
-          .calibration = settings.calibration,
-          .rotate_keys = settings.rotate_keys,
-          .more = {"--policies", absl::StrJoin(policies, ",")}};
+  FleetOptions options = settings.fleet;
+  options.model = model;
+  options.name = "demo-worker";
+  options.more = {"--policies", absl::StrJoin(policies, ",")};
+  return options;
 }
 
 class Demo {
@@ -106,8 +101,7 @@ class Demo {
   }
 
   absl::Status Watch(const RunProgress& progress) {
-    const std::string obituary = fleet_->WorkerObituary();
-    if (!obituary.empty()) return absl::UnavailableError("the connection is lost");
+    KV_RETURN_IF_ERROR(fleet_->CheckWorker());
     const std::string store = fleet_->StoreObituary();
     if (!store.empty() && !facts_.store_lost) {
       facts_.store_lost = true;
@@ -169,18 +163,11 @@ int RunDemo(const std::vector<std::string>& arguments) {
   if (const std::optional<int> code = LoadVerbSettings(arguments, table.get())) return *code;
   const bool only_budgets = !settings.grid.budget.empty() && table->origin("bytes") == "default";
   if (only_budgets) settings.grid.bytes.clear();
-  int signal = 0;
-  std::string text;
-  const int code = WithEventLoop([&](EventLoop& loop) {
+  return RunWithLoop([&](EventLoop& loop) {
     Demo demo(&loop, settings);
     const absl::Status status = demo.Run();
-    signal = loop.signal();
-    text = demo.text();
-    return status.ok() ? demo.exit_code() : Fail(status);
+    return VerbEnd{status, demo.text(), demo.exit_code()};
   });
-  if (signal != 0) DieOf(signal);
-  PrintResult(text);
-  return code;
 }
 
 }  // namespace palimpsest::cli

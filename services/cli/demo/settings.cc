@@ -59,21 +59,23 @@ std::unique_ptr<SettingsTable> NewDemoSettingsTable(DemoSettings* settings) {
                  "Chains in flight; 0: all at once.");
   table->Integer("seed", &settings->seed, {0, INT64_MAX}, "Seed of the requests.");
   table->Section("Where to run");
-  table->Text("worker", &settings->worker,
+  table->Text("worker", &settings->fleet.worker,
               {"A running worker to use instead of starting one.", "127.0.0.1:7501"});
-  table->Switch("store", &settings->store, "Start a shard; without it the worker plans by itself.");
-  table->Switch("lockstep", &settings->lockstep,
+  table->Switch("store", &settings->fleet.store,
+                "Start a shard; without it the worker plans by itself.");
+  table->Switch("lockstep", &settings->fleet.lockstep,
                 "The worker waits for every plan: slower, and equal runs give equal tokens.");
-  table->Text("calibration", &settings->calibration,
+  table->Text("calibration", &settings->fleet.calibration,
               {"File made by `palimpsest calibrate`; by default calibration.json of the model, "
                "where there is one.",
                "calibration.json"});
   table->Choice(
-      "rotate_keys", &settings->rotate_keys, KeyRotationChoices(),
+      "rotate_keys", &settings->fleet.rotate_keys, KeyRotationChoices(),
       "Whether keys are stored after a Hadamard transform of each head; auto: as a worker does "
       "by itself.");
-  table->Integer("threads", &settings->threads, {0, 1024}, "Of the worker; 0 takes every core.");
-  table->Bytes("pool_bytes", &settings->pool_bytes, {1ull << 20, 1ull << 44},
+  table->Integer("threads", &settings->fleet.threads, {0, 1024},
+                 "Of the worker; 0 takes every core.");
+  table->Bytes("pool_bytes", &settings->fleet.pool_bytes, {1ull << 20, 1ull << 44},
                {"Size of the worker's page pool.", "1GiB"});
   table->Duration("timeout", &settings->timeout, {std::chrono::seconds(1), std::chrono::hours(24)},
                   {"Gives up after this time, with exit code 4.", "15m"});
@@ -83,19 +85,19 @@ std::unique_ptr<SettingsTable> NewDemoSettingsTable(DemoSettings* settings) {
                               "On stdout; progress and messages go to stderr.");
   table->Switch("verbose", &settings->verbose, "The result of every problem, too.");
   table->Switch("quiet", &settings->quiet, "No progress.");
-  const auto attached = [settings] { return !settings->worker.empty(); };
+  const auto attached = [settings] { return !settings->fleet.worker.empty(); };
   table->Conflict(
-      {"worker", "store"}, [=] { return attached() && !settings->store; },
+      {"worker", "store"}, [=] { return attached() && !settings->fleet.store; },
       "a running worker has its store already");
   table->Conflict(
-      {"worker", "lockstep"}, [=] { return attached() && settings->lockstep; },
+      {"worker", "lockstep"}, [=] { return attached() && settings->fleet.lockstep; },
       "lockstep is a running worker's own setting: start it with --lockstep");
   table->Conflict(
-      {"worker", "calibration"}, [=] { return attached() && !settings->calibration.empty(); },
+      {"worker", "calibration"}, [=] { return attached() && !settings->fleet.calibration.empty(); },
       "a running worker has its calibration already");
   table->Conflict(
       {"worker", "rotate_keys"},
-      [=] { return attached() && settings->rotate_keys != KeyRotation::kAuto; },
+      [=] { return attached() && settings->fleet.rotate_keys != KeyRotation::kAuto; },
       "a running worker stores its keys as it was started");
   table->Example("", "12 problems: the full cache, and two policies in a tenth of its bytes");
   table->Example("--policy full --format json", "one JSON document with the accuracy");

@@ -11,8 +11,8 @@
 #include "absl/status/statusor.h"
 #include "common/base/settings.h"
 #include "services/cli/countdown.h"
+#include "services/cli/fleet.h"
 #include "services/cli/grid/points.h"
-#include "services/decode/model/key_rotation.h"
 
 namespace palimpsest::cli {
 
@@ -22,19 +22,13 @@ struct DemoSettings {
   // So few bytes that policies differ.
   GridChoice grid{.policy = {"full", "anticipate", "thinkv"}, .bytes = {"10"}};
   std::string problems = "12";
-  std::string model;   // empty: the shipped one, or the worker's
-  std::string worker;  // HOST:PORT; empty: start a shard and a worker
-  std::string calibration;
-  KeyRotation rotate_keys = KeyRotation::kAuto;
-  bool lockstep = false;
-  bool store = true;
+  std::string model;  // empty: the shipped one, or the worker's
+  FleetOptions fleet{.pool_bytes = 512ull << 20};
   bool verbose = false;
   bool quiet = false;
   uint64_t seed = 1;
   uint32_t batch = 0;
   uint32_t max_new_tokens = 0;
-  uint32_t threads = 0;
-  uint64_t pool_bytes = 512ull << 20;
   std::chrono::nanoseconds timeout = std::chrono::minutes(15);
   OutputFormat format = OutputFormat::kTable;
 };

@@ -34,19 +34,13 @@ constexpr size_t kLostToldMax = 5;
 
 FleetOptions FleetFor(const EvalSettings& settings, const std::string& model,
                       const std::vector<std::string>& policies) {
-  FleetOptions options{
-      .worker = settings.worker,
-      .model = model,
-      .name = "eval-worker",
-      .store = settings.store,
-      .lockstep = settings.lockstep,
-      .threads = settings.threads,
-      .pool_bytes = settings.pool_bytes,
-      .calibration = settings.calibration,
-      .rotate_keys = settings.rotate_keys,
-      .more = {"--device", settings.device, "--batch-max", absl::StrCat(settings.batch),
-               "--rows-max", absl::StrCat(settings.batch + 256), "--policies",
-               absl::StrJoin(policies, ",")}};
+  FleetOptions options = settings.fleet;
+  options.model = model;
+  options.name = "eval-worker";
+  options.more = {"--device",    settings.device,
+                  "--batch-max", absl::StrCat(settings.batch),
+                  "--rows-max",  absl::StrCat(settings.batch + 256),
+                  "--policies",  absl::StrJoin(policies, ",")};
   if (!settings.codebook.empty()) {
     options.more.insert(options.more.end(), {"--codebook", settings.codebook});
   }
@@ -149,12 +143,12 @@ class Eval {
         static_cast<int>(model.kv_heads) != shape.kv_heads ||
         static_cast<int>(model.head_dim) != shape.head_dim) {
       return absl::FailedPreconditionError(
-          absl::StrCat("worker ", settings_.worker, " serves another model (", model.path,
+          absl::StrCat("worker ", settings_.fleet.worker, " serves another model (", model.path,
                        ") than the one its tokens are read with. Give --model its folder"));
     }
     if (worker.keys_rotated != inputs_.header.keys_rotated) {
       return absl::FailedPreconditionError(
-          absl::StrCat("worker ", settings_.worker, " stores keys ",
+          absl::StrCat("worker ", settings_.fleet.worker, " stores keys ",
                        worker.keys_rotated ? "rotated" : "as they are", ". Say so: --rotate-keys ",
                        worker.keys_rotated ? "on" : "off"));
     }
@@ -169,28 +163,20 @@ class Eval {
   }
 
   absl::Status Watch(Fleet& fleet, const EvalProgress& progress) {
-    if (!fleet.WorkerObituary().empty()) {
-      return absl::UnavailableError("the connection is lost");
-    }
+    KV_RETURN_IF_ERROR(fleet.CheckWorker());
     const std::string store = fleet.StoreObituary();
     if (!store.empty()) return absl::InternalError(store);
-    const std::string text = absl::StrCat(
-        progress.done, "/", progress.jobs, " chains, ", points_[progress.point].Label(), ", ",
-        HumanCount(static_cast<uint64_t>(progress.tokens_per_second)), " tokens/s",
-        progress.seconds_left > 0
-            ? absl::StrCat(", about ", HumanSeconds(progress.seconds_left), " left")
-            : "");
     const double share =
         progress.jobs > 0 ? static_cast<double>(progress.done) / static_cast<double>(progress.jobs)
                           : 1.0;
-    progress_.Show(
-        [&](const Terminal& terminal) {
-          const int room = terminal.columns - 2 - DisplayWidth(text);
-          StyledLine line = Bar(share, std::clamp(room, 4, 32), terminal.utf8, Style::kReasoning);
-          line.push_back({Style::kPlain, absl::StrCat(" ", text)});
-          return std::vector<StyledLine>{line};
-        },
-        [&] { return absl::StrCat("eval: ", text); });
+    progress_.ShowBar("eval", share, [&] {
+      return absl::StrCat(
+          progress.done, "/", progress.jobs, " chains, ", points_[progress.point].Label(), ", ",
+          HumanCount(static_cast<uint64_t>(progress.tokens_per_second)), " tokens/s",
+          progress.seconds_left > 0
+              ? absl::StrCat(", about ", HumanSeconds(progress.seconds_left), " left")
+              : "");
+    });
     return absl::OkStatus();
   }
 
@@ -257,18 +243,11 @@ int RunEval(const std::vector<std::string>& arguments) {
   EvalSettings settings;
   const auto table = NewEvalSettingsTable(&settings);
   if (const std::optional<int> code = LoadVerbSettings(arguments, table.get())) return *code;
-  int signal = 0;
-  std::string text;
-  const int code = WithEventLoop([&](EventLoop& loop) {
+  return RunWithLoop([&](EventLoop& loop) {
     Eval eval(&loop, settings);
     const absl::Status status = eval.Run();
-    signal = loop.signal();
-    text = eval.text();
-    return status.ok() ? eval.exit_code() : Fail(status);
+    return VerbEnd{status, eval.text(), eval.exit_code()};
   });
-  if (signal != 0) DieOf(signal);
-  PrintResult(text);
-  return code;
 }
 
 }  // namespace palimpsest::cli

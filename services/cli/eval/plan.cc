@@ -105,7 +105,8 @@ absl::StatusOr<std::string> AidOf(const EvalSettings& settings, const std::strin
   if (selector == Selector::kAnticipated) {
     path = settings.codebook.empty() ? folder + "/queries.safetensors" : settings.codebook;
   } else if (selector == Selector::kKMeansMedoids) {
-    path = settings.calibration.empty() ? folder + "/calibration.json" : settings.calibration;
+    path = settings.fleet.calibration.empty() ? folder + "/calibration.json"
+                                              : settings.fleet.calibration;
   }
   std::error_code error;
   if (path.empty() || !std::filesystem::exists(path, error)) return "";
@@ -124,7 +125,7 @@ absl::Status LoadPoints(const EvalSettings& settings, EvalInputs* inputs) {
     KV_ASSIGN_OR_RETURN(point.aid, AidOf(settings, inputs->folder, selection.selector));
     // Told now, not when the points before it have run for hours. A running worker has its own.
     const bool lacks_codebook = selection.selector == Selector::kAnticipated && point.aid.empty();
-    if (lacks_codebook && settings.worker.empty()) {
+    if (lacks_codebook && settings.fleet.worker.empty()) {
       return absl::InvalidArgumentError(absl::StrCat(
           "--policy: ", point.spec.name,
           " wants a codebook of the model's queries; `palimpsest "
@@ -170,11 +171,11 @@ absl::StatusOr<EvalHeader> HeaderOf(const EvalSettings& settings, const EvalInpu
                      .seed = settings.seed};
   header.max_new_tokens = settings.max_new_tokens;
   header.answer = inputs.problems[0].countdown ? "" : ToString(settings.answer);
-  header.store = settings.store;
-  header.lockstep = settings.lockstep;
+  header.store = settings.fleet.store;
+  header.lockstep = settings.fleet.lockstep;
   KV_ASSIGN_OR_RETURN(header.model_fingerprint, FingerprintModel(inputs.folder));
   KV_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(inputs.folder));
-  KV_ASSIGN_OR_RETURN(header.keys_rotated, RotatesKeys(settings.rotate_keys, config));
+  KV_ASSIGN_OR_RETURN(header.keys_rotated, RotatesKeys(settings.fleet.rotate_keys, config));
   header.model = Escaped(settings.model.empty() ? "lab/reasoner/model" : settings.model);
   header.family = std::string(Name(config.family));
   header.problem_source = SourceOf(settings, header.problems);

@@ -150,8 +150,16 @@ absl::StatusOr<std::vector<EvalProblem>> Choose(std::vector<EvalProblem> problem
     if (fits && room) chosen.push_back(std::move(problem));
   }
   if (chosen.empty()) {
-    return Wrong(absl::StrCat("--min-tokens ", choice.min_tokens, ", --max-tokens ",
-                              choice.max_tokens, ": no problem's chain is of such a length"));
+    std::string range;
+    if (choice.min_tokens > 0) absl::StrAppend(&range, "--min-tokens ", choice.min_tokens);
+    if (choice.max_tokens > 0) {
+      absl::StrAppend(&range, range.empty() ? "" : ", ", "--max-tokens ", choice.max_tokens);
+    }
+    const auto [least, most] = std::minmax_element(
+        problems.begin(), problems.end(),
+        [](const EvalProblem& a, const EvalProblem& b) { return a.chain_tokens < b.chain_tokens; });
+    return Wrong(absl::StrCat(range, ": no problem's chain is of such a length; they have ",
+                              least->chain_tokens, " to ", most->chain_tokens, " tokens"));
   }
   return chosen;
 }

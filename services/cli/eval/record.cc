@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
+#include "services/cli/line_fields.h"
 
 namespace palimpsest::cli {
 namespace {
@@ -17,48 +18,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr uint32_t kEvalFormatVersion = 1;
-
-// Each struct's keys are listed once, in its Visit; this reads what they name...
-class Reader {
- public:
-  explicit Reader(const nlohmann::json& json) : json_(json) {}
-
-  template <typename T>
-  void operator()(const char* key, T& out) {
-    const auto found = json_.find(key);
-    if (found == json_.end()) return Refuse(key, "is missing");
-    if constexpr (std::is_same_v<T, bool>) {
-      if (!found->is_boolean()) return Refuse(key, "is no truth value");
-    } else if constexpr (std::is_arithmetic_v<T>) {
-      if (!found->is_number()) return Refuse(key, "is no number");
-    } else {
-      if (!found->is_string()) return Refuse(key, "is no text");
-    }
-    out = found->get<T>();
-  }
-  const absl::Status& status() const { return status_; }
-
- private:
-  void Refuse(const char* key, const char* why) {
-    status_.Update(absl::InvalidArgumentError(absl::StrCat("the key '", key, "' ", why)));
-  }
-
-  const nlohmann::json& json_;
-  absl::Status status_;
-};
-
-// ... and this writes it.
-class Writer {
- public:
-  template <typename T>
-  void operator()(const char* key, const T& value) {
-    json_[key] = value;
-  }
-  Json Take() { return std::move(json_); }
-
- private:
-  Json json_;
-};
 
 template <typename Header, typename Visitor>
 void VisitCompared(Header& header, Visitor&& visit) {
@@ -127,7 +86,7 @@ absl::StatusOr<ChainEnd> ParseEnd(const std::string& name) {
 }  // namespace
 
 Json ToJson(const EvalHeader& header) {
-  Writer writer;
+  FieldWriter writer;
   writer("eval_format", kEvalFormatVersion);
   VisitHeader(header, writer);
   return writer.Take();
@@ -146,7 +105,7 @@ Json ToJson(const GridPoint& point) {
 }
 
 Json ToJson(const ChainRecord& record) {
-  Writer writer;
+  FieldWriter writer;
   VisitRecord(record, writer);
   writer("end", std::string(Name(record.end)));
   Json json = writer.Take();
@@ -161,7 +120,7 @@ Json ToJson(const ChainRecord& record) {
 absl::StatusOr<EvalHeader> ParseEvalHeader(const nlohmann::json& written) {
   nlohmann::json json = written;
   json.emplace("keys_rotated", false);  // of files from before workers could
-  Reader reader(json);
+  FieldReader reader(json);
   uint32_t version = 0;
   reader("eval_format", version);
   if (reader.status().ok() && version != kEvalFormatVersion) {
@@ -175,7 +134,7 @@ absl::StatusOr<EvalHeader> ParseEvalHeader(const nlohmann::json& written) {
 }
 
 absl::StatusOr<GridPoint> ParseGridPoint(const nlohmann::json& json) {
-  Reader reader(json);
+  FieldReader reader(json);
   std::string name, formats, key;
   GridPoint point;
   reader("policy", name);
@@ -198,7 +157,7 @@ absl::StatusOr<GridPoint> ParseGridPoint(const nlohmann::json& json) {
 }
 
 absl::StatusOr<ChainRecord> ParseChainRecord(const nlohmann::json& json) {
-  Reader reader(json);
+  FieldReader reader(json);
   ChainRecord record;
   std::string end;
   VisitRecord(record, reader);
@@ -221,7 +180,7 @@ absl::StatusOr<ChainRecord> ParseChainRecord(const nlohmann::json& json) {
 }
 
 std::optional<std::string> Difference(const EvalHeader& file, const EvalHeader& asked) {
-  Writer left, right;
+  FieldWriter left, right;
   VisitCompared(file, left);
   VisitCompared(asked, right);
   const Json have = left.Take(), want = right.Take();

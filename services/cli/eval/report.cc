@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "services/cli/json_lines.h"
 #include "services/cli/render.h"
 
 namespace palimpsest::cli {
@@ -150,11 +151,8 @@ std::string EvalJsonLines(const EvalHeader& header, const std::vector<PointFigur
   Json first = ToJson(header);
   first["points"] = figures.size();
   first["notes"] = EvalNotes(header, figures);
-  const auto line = [](const Json& json) {
-    return absl::StrCat(json.dump(-1, ' ', false, Json::error_handler_t::replace), "\n");
-  };
-  std::string out = line(first);
-  for (const PointFigures& f : figures) out += line(PointJson(f));
+  std::string out = absl::StrCat(LineOf(first), "\n");
+  for (const PointFigures& f : figures) absl::StrAppend(&out, LineOf(PointJson(f)), "\n");
   return out;
 }
 

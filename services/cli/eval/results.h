@@ -12,16 +12,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/cli/eval/record.h"
+#include "services/cli/line_file.h"
 
 namespace palimpsest::cli {
 
 class EvalResults {
  public:
-  EvalResults() = default;
-  EvalResults(const EvalResults&) = delete;
-  EvalResults& operator=(const EvalResults&) = delete;
-  ~EvalResults();
-
   // Reads the file if there is one and begins it if not. An empty path keeps everything in memory.
   // A last line that was cut off in the writing is dropped. InvalidArgument for a file of something
   // else; FailedPrecondition for records that do not belong beside `header`'s, and while another
@@ -42,10 +38,8 @@ class EvalResults {
 
  private:
   absl::Status Parse(absl::string_view text, const std::string& path);
-  absl::Status Write(const nlohmann::ordered_json& line);
 
-  std::string path_;
-  int fd_ = -1;
+  LineFile file_;
   EvalHeader header_;
   bool has_header_ = false;
   std::vector<GridPoint> points_;

@@ -55,19 +55,20 @@ void AddProblems(SettingsTable* table, EvalSettings* settings) {
 
 void AddPlace(SettingsTable* table, EvalSettings* settings) {
   table->Section("Where to run");
-  table->Text("worker", &settings->worker,
+  table->Text("worker", &settings->fleet.worker,
               {"A running worker to use instead of starting one; it must serve the policies.",
                "127.0.0.1:7501"});
   table->Text("device", &settings->device, {"Of the worker: auto, cpu, cuda or cuda:N.", "cuda:1"});
   table->Integer("batch", &settings->batch, {1, 1000}, "Chains that run at once.");
-  table->Bytes("pool_bytes", &settings->pool_bytes, {1ull << 20, 1ull << 44},
+  table->Bytes("pool_bytes", &settings->fleet.pool_bytes, {1ull << 20, 1ull << 44},
                {"Size of the worker's page pool. A full one would evict on its own.", "16GiB"});
-  table->Integer("threads", &settings->threads, {0, 1024}, "Of the worker; 0 takes every core.");
-  table->Switch("store", &settings->store,
+  table->Integer("threads", &settings->fleet.threads, {0, 1024},
+                 "Of the worker; 0 takes every core.");
+  table->Switch("store", &settings->fleet.store,
                 "Start a shard, too, and take its plans; else the worker plans by itself.");
-  table->Switch("lockstep", &settings->lockstep, "With --store: wait for every plan.");
+  table->Switch("lockstep", &settings->fleet.lockstep, "With --store: wait for every plan.");
   table->Text(
-      "calibration", &settings->calibration,
+      "calibration", &settings->fleet.calibration,
       {"File made by `palimpsest calibrate`, for thinkv; by default calibration.json of the "
        "model, where there is one.",
        "calibration.json"});
@@ -76,7 +77,7 @@ void AddPlace(SettingsTable* table, EvalSettings* settings) {
                "queries.safetensors of the model, where there is one.",
                "queries.safetensors"});
   table->Choice(
-      "rotate_keys", &settings->rotate_keys, KeyRotationChoices(),
+      "rotate_keys", &settings->fleet.rotate_keys, KeyRotationChoices(),
       "Whether keys are stored after a Hadamard transform of each head; auto: as a worker does "
       "by itself.");
   table->Duration(
@@ -102,12 +103,12 @@ void AddOutput(SettingsTable* table, EvalSettings* settings) {
 }
 
 void AddConflicts(SettingsTable* table, EvalSettings* settings) {
-  const auto attached = [settings] { return !settings->worker.empty(); };
+  const auto attached = [settings] { return !settings->fleet.worker.empty(); };
   table->Conflict(
-      {"worker", "store"}, [=] { return attached() && settings->store; },
+      {"worker", "store"}, [=] { return attached() && settings->fleet.store; },
       "a running worker has its store already, or none");
   table->Conflict(
-      {"lockstep", "store"}, [=] { return settings->lockstep && !settings->store; },
+      {"lockstep", "store"}, [=] { return settings->fleet.lockstep && !settings->fleet.store; },
       "there is no plan to wait for without a store");
   table->Conflict(
       {"run", "out"}, [=] { return !settings->run && settings->out.empty(); },

@@ -11,8 +11,8 @@
 #include "common/base/settings.h"
 #include "services/cli/eval/chat.h"
 #include "services/cli/eval/problems.h"
+#include "services/cli/fleet.h"
 #include "services/cli/grid/points.h"
-#include "services/decode/model/key_rotation.h"
 
 namespace palimpsest::cli {
 
@@ -39,16 +39,10 @@ struct EvalSettings {
   uint64_t seed = 1;
   uint32_t max_new_tokens = 0;
   uint32_t expect_tokens = 0;
-  std::string worker;  // HOST:PORT; empty: start one
+  FleetOptions fleet{.store = false, .pool_bytes = 1ull << 30};
   std::string device = "auto";
   uint32_t batch = 32;
-  uint64_t pool_bytes = 1ull << 30;
-  uint32_t threads = 0;
-  bool store = false;
-  bool lockstep = false;
-  std::string calibration;
   std::string codebook;
-  KeyRotation rotate_keys = KeyRotation::kAuto;
   std::chrono::nanoseconds timeout = std::chrono::hours(24);
   std::string out;
   bool run = true;

@@ -45,22 +45,59 @@ absl::StatusOr<ClassFormats> ParseFormats(const std::string& item, const PolicyS
                             " for the policy's own"));
 }
 
+absl::StatusOr<uint32_t> ParseBudget(const std::string& item) {
+  uint32_t tokens = 0;
+  if (absl::SimpleAtoi(item, &tokens) && tokens >= kWindowTokensMin &&
+      tokens <= limits::kPositionMax) {
+    return tokens;
+  }
+  return Wrong(absl::StrCat("--budget: ", Quoted(item), " is not a number of tokens from ",
+                            kWindowTokensMin, " to ", limits::kPositionMax, ", for example 512"));
+}
+
+absl::StatusOr<double> ParseBytes(const std::string& item) {
+  double percent = 0;
+  if (absl::SimpleAtod(item, &percent) && percent > 0 && percent <= 100) return percent;
+  return Wrong(absl::StrCat("--bytes: ", Quoted(item),
+                            " is not a percentage above 0 and up to 100, for example 5"));
+}
+
+absl::StatusOr<uint32_t> ParseWindow(const std::string& item) {
+  uint32_t tokens = 0;
+  if (absl::SimpleAtoi(item, &tokens) && tokens <= kWindowTokensMax &&
+      tokens % kWindowTokensMin == 0) {
+    return tokens;
+  }
+  return Wrong(absl::StrCat("--windows: ", Quoted(item), " is not a multiple of ", kWindowTokensMin,
+                            " up to ", kWindowTokensMax, ", or 0 for what suits the budget"));
+}
+
+template <typename T>
+absl::StatusOr<std::vector<T>> ParseAll(const std::vector<std::string>& items,
+                                        absl::StatusOr<T> (*parse)(const std::string& item)) {
+  std::vector<T> values;
+  for (const std::string& item : items) {
+    KV_ASSIGN_OR_RETURN(values.emplace_back(), parse(item));
+  }
+  return values;
+}
+
 // What does not evict has no windows either.
 absl::StatusOr<std::vector<PolicySpec>> WithWindows(const PolicySpec& spec,
-                                                    const std::vector<std::string>& windows) {
+                                                    const std::vector<uint32_t>& windows) {
   if (windows.empty() || !IsBounded(spec)) return std::vector<PolicySpec>{spec};
   std::vector<PolicySpec> specs;
-  for (const std::string& window : windows) {
+  for (const uint32_t window : windows) {
     specs.push_back(spec);
-    if (!absl::SimpleAtoi(window, &specs.back().window_tokens)) {
-      return Wrong(absl::StrCat("--windows: ", Quoted(window),
-                                " is not a number of tokens, for example 128"));
-    }
+    specs.back().window_tokens = window;
+    const absl::Status known = NewPolicy(specs.back()).status();
+    if (!known.ok()) return Wrong(absl::StrCat("--windows: ", known.message()));
   }
   return specs;
 }
 
 absl::StatusOr<std::vector<PolicySpec>> Specs(const GridChoice& choice) {
+  KV_ASSIGN_OR_RETURN(const std::vector<uint32_t> windows, ParseAll(choice.windows, ParseWindow));
   std::vector<PolicySpec> specs;
   std::vector<std::string> items = FormatItems(choice.formats);
   if (items.empty()) items.emplace_back(kOwnFormats);
@@ -70,30 +107,18 @@ absl::StatusOr<std::vector<PolicySpec>> Specs(const GridChoice& choice) {
     const PolicySpec own = *spec;
     for (const std::string& item : items) {
       KV_ASSIGN_OR_RETURN(spec->formats, ParseFormats(item, own));
-      KV_ASSIGN_OR_RETURN(const std::vector<PolicySpec> with, WithWindows(*spec, choice.windows));
+      KV_ASSIGN_OR_RETURN(const std::vector<PolicySpec> with, WithWindows(*spec, windows));
       specs.insert(specs.end(), with.begin(), with.end());
     }
   }
   return specs;
 }
 
-absl::StatusOr<GridPoint> WithBudget(PolicySpec spec, const std::string& budget) {
-  if (!absl::SimpleAtoi(budget, &spec.budget_tokens)) {
-    return Wrong(
-        absl::StrCat("--budget: ", Quoted(budget), " is not a number of tokens, for example 512"));
-  }
+absl::StatusOr<GridPoint> WithBudget(PolicySpec spec, uint32_t budget) {
+  spec.budget_tokens = budget;
   const auto policy = NewPolicy(spec);
   if (!policy.ok()) return Wrong(absl::StrCat("--budget: ", policy.status().message()));
   return GridPoint{.spec = std::move(spec), .bounded = true};
-}
-
-absl::StatusOr<GridPoint> WithBytes(const PolicySpec& spec, const std::string& bytes) {
-  double percent = 0;
-  if (!absl::SimpleAtod(bytes, &percent) || !(percent > 0 && percent <= 100)) {
-    return Wrong(absl::StrCat("--bytes: ", Quoted(bytes),
-                              " is not a percentage above 0 and up to 100, for example 5"));
-  }
-  return GridPoint{.spec = spec, .bounded = true, .target_percent = percent};
 }
 
 }  // namespace
@@ -132,6 +157,9 @@ std::string SeriesName(const GridPoint& point) {
 }
 
 absl::StatusOr<std::vector<GridPoint>> MakeGrid(const GridChoice& choice) {
+  // All that was written is checked, also what no policy of this grid looks at.
+  KV_ASSIGN_OR_RETURN(const std::vector<uint32_t> budgets, ParseAll(choice.budget, ParseBudget));
+  KV_ASSIGN_OR_RETURN(const std::vector<double> shares, ParseAll(choice.bytes, ParseBytes));
   KV_ASSIGN_OR_RETURN(const std::vector<PolicySpec> specs, Specs(choice));
   std::vector<GridPoint> points;
   const auto add = [&points](GridPoint point) {
@@ -148,11 +176,10 @@ absl::StatusOr<std::vector<GridPoint>> MakeGrid(const GridChoice& choice) {
     if (choice.budget.empty() && choice.bytes.empty()) {
       return Wrong(absl::StrCat("--budget or --bytes: policy ", spec.name, " wants one"));
     }
-    for (const std::string& bytes : choice.bytes) {
-      KV_ASSIGN_OR_RETURN(GridPoint point, WithBytes(spec, bytes));
-      add(std::move(point));
+    for (const double percent : shares) {
+      add({.spec = spec, .bounded = true, .target_percent = percent});
     }
-    for (const std::string& budget : choice.budget) {
+    for (const uint32_t budget : budgets) {
       KV_ASSIGN_OR_RETURN(GridPoint point, WithBudget(spec, budget));
       add(std::move(point));
     }

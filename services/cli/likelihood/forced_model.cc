@@ -10,18 +10,13 @@
 namespace palimpsest::cli {
 
 ForcedModel::ForcedModel(Model* model, ForcedRowSink sink, uint32_t every)
-    : model_(model), sink_(std::move(sink)), every_(every) {
+    : ForwardingModel(model), sink_(std::move(sink)), every_(every) {
   KV_CHECK(every > 0);
 }
 
 uint64_t ForcedModel::Add(absl::Span<const int32_t> text) {
   texts_.push_back(text);
   return texts_.size() - 1;
-}
-
-absl::Status ForcedModel::Forward(const StepBatch& batch, Backend& backend,
-                                  absl::Span<float> logits) {
-  return model_->Forward(batch, backend, logits);
 }
 
 absl::Status ForcedModel::StartGenerate(const StepBatch& batch, Backend& backend,
@@ -37,7 +32,7 @@ absl::Status ForcedModel::StartGenerate(const StepBatch& batch, Backend& backend
   StepBatch forced = batch;
   forced.tokens = forced_.Resolve(batch.tokens);
   if (!sink_) {
-    KV_RETURN_IF_ERROR(model_->StartGenerate(forced, backend, samples));
+    KV_RETURN_IF_ERROR(model().StartGenerate(forced, backend, samples));
   } else {
     KV_RETURN_IF_ERROR(TellSink(forced, backend, samples));
   }
@@ -66,7 +61,7 @@ absl::Status ForcedModel::TellSink(const StepBatch& batch, Backend& backend,
   }
   StepBatch wanted = batch;
   wanted.logit_rows = logit_rows_;
-  KV_RETURN_IF_ERROR(model_->Forward(wanted, backend, absl::MakeSpan(logits_)));
+  KV_RETURN_IF_ERROR(model().Forward(wanted, backend, absl::MakeSpan(logits_)));
   return sink_(rows_);
 }
 
@@ -74,7 +69,7 @@ absl::Status ForcedModel::AwaitTokens(absl::Span<int32_t> tokens) {
   KV_RETURN_IF_ERROR(forced_.Await(tokens));
   if (sink_) return absl::OkStatus();
   unforced_.resize(tokens.size());
-  KV_RETURN_IF_ERROR(model_->AwaitTokens(absl::MakeSpan(unforced_)));
+  KV_RETURN_IF_ERROR(model().AwaitTokens(absl::MakeSpan(unforced_)));
   // What is not finite stays so: the chain ends with the engine's error for it.
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (unforced_[i] == kNoToken) tokens[i] = kNoToken;

@@ -13,7 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "services/decode/model/model.h"
+#include "services/decode/model/forwarding_model.h"
 #include "services/decode/model/started_steps.h"
 
 namespace palimpsest::cli {
@@ -29,7 +29,7 @@ struct ForcedRow {
 // Gets the rows of a step, in the engine's order, on the engine's thread. An error ends the engine.
 using ForcedRowSink = std::function<absl::Status(absl::Span<const ForcedRow> rows)>;
 
-class ForcedModel final : public Model {
+class ForcedModel final : public ForwardingModel {
  public:
   // `model` outlives this. The sink gets the positions that are multiples of `every`. Without one
   // no logits leave the model's device.
@@ -38,12 +38,6 @@ class ForcedModel final : public Model {
   // A chain that will read `text`, which outlives the chain: the seed for its sampling.
   uint64_t Add(absl::Span<const int32_t> text);
 
-  const ModelConfig& config() const override { return model_->config(); }
-  int rows_max() const override { return model_->rows_max(); }
-  int logit_rows_max() const override { return model_->logit_rows_max(); }
-  bool may_observe(int layer) const override { return model_->may_observe(layer); }
-  uint64_t weight_bytes() const override { return model_->weight_bytes(); }
-  absl::Status Forward(const StepBatch& batch, Backend& backend, absl::Span<float> logits) override;
   // InvalidArgument for a seed or a position that no text has.
   absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
                              absl::Span<const SampleSpec> samples) override;
@@ -54,7 +48,6 @@ class ForcedModel final : public Model {
   absl::Status TellSink(const StepBatch& batch, Backend& backend,
                         absl::Span<const SampleSpec> samples);
 
-  Model* const model_;
   const ForcedRowSink sink_;
   const uint32_t every_;
   std::vector<absl::Span<const int32_t>> texts_;  // by seed

@@ -12,7 +12,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/build_info.h"
 #include "common/base/clock.h"
-#include "common/base/exit_codes.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 #include "services/cli/assets.h"
@@ -40,6 +39,7 @@ class Likelihood {
   absl::StatusOr<std::string> Run() {
     if (!settings_.run) {
       KV_RETURN_IF_ERROR(file_.Read(settings_.results));
+      KV_RETURN_IF_ERROR(CheckReadings(file_.all()));
       return Report(file_.all());
     }
     KV_RETURN_IF_ERROR(ChoosePoints());
@@ -77,7 +77,8 @@ class Likelihood {
           "--model: required, the folder of a language model; `lab/agreement/make_smollm2.sh "
           "build/smollm2-135m` makes a small one");
     }
-    KV_ASSIGN_OR_RETURN(options_.source, FindModel(settings_.model, ""));
+    KV_ASSIGN_OR_RETURN(const std::string folder, FindModelFolder(settings_.model));
+    KV_ASSIGN_OR_RETURN(options_.source, FindModel(folder, ""));
     KV_ASSIGN_OR_RETURN(fingerprint_, FingerprintModel(settings_.model));
     options_.device = settings_.device;
     options_.prompt_tokens = settings_.prompt_tokens;
@@ -178,22 +179,12 @@ class Likelihood {
 
   absl::Status Show(uint64_t rows) {
     if (Interrupted() != 0) return absl::CancelledError("interrupted");
-    const double seconds = std::chrono::duration<double>(clock_->Now() - start_).count();
-    const auto done = static_cast<double>(rows), all = static_cast<double>(rows_to_compare_);
-    const auto text = [&] {
-      const double left = done > 0 ? (all - done) * seconds / done : 0;
+    const double share = static_cast<double>(rows) / static_cast<double>(rows_to_compare_);
+    progress_.ShowBar("likelihood", share, [&] {
+      const double seconds = std::chrono::duration<double>(clock_->Now() - start_).count();
       return absl::StrCat(HumanCount(rows), " of ", HumanCount(rows_to_compare_), " rows",
-                          seconds < 1 ? "" : absl::StrCat(", about ", HumanSeconds(left), " left"));
-    };
-    progress_.Show(
-        [&](const Terminal& terminal) {
-          const int room = terminal.columns - 2 - DisplayWidth(text());
-          StyledLine line =
-              Bar(done / all, std::clamp(room, 4, 32), terminal.utf8, Style::kReasoning);
-          line.push_back({Style::kPlain, absl::StrCat(" ", text())});
-          return std::vector<StyledLine>{line};
-        },
-        [&] { return absl::StrCat("likelihood: ", text()); });
+                          TimeLeft(share, seconds));
+    });
     return absl::OkStatus();
   }
 
@@ -206,6 +197,23 @@ class Likelihood {
       }
     }
     return results;
+  }
+
+  // A mean over texts wants each of them once, and all positions compared alike.
+  absl::Status CheckReadings(const std::vector<PointResult>& results) const {
+    std::map<std::string, std::string> readings;  // by the text's name
+    for (const PointResult& result : results) {
+      const PointIdentity& identity = result.identity;
+      const std::string reading =
+          absl::StrCat(identity.text_fingerprint, " ", identity.prompt_tokens, " ", identity.every);
+      if (readings.try_emplace(identity.text, reading).first->second == reading) continue;
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--results: ", Escaped(settings_.results), " holds readings of ", Escaped(identity.text),
+          " that differ in tokens, --prompt-tokens or --every; allowed with --no-run: a file of "
+          "one "
+          "reading of each text"));
+    }
+    return absl::OkStatus();
   }
 
   absl::StatusOr<std::string> Report(const std::vector<PointResult>& results) const {
@@ -248,16 +256,11 @@ int RunLikelihood(const std::vector<std::string>& arguments) {
   LikelihoodSettings settings;
   const auto table = NewLikelihoodTable(&settings);
   if (const std::optional<int> code = LoadVerbSettings(arguments, table.get())) return *code;
-  HoldInterrupts();
-  absl::StatusOr<std::string> report = absl::UnknownError("");
-  {
-    Likelihood likelihood(settings);  // restores the terminal when it goes
-    report = likelihood.Run();
-  }
-  if (const int signal = Interrupted(); signal != 0) DieOf(signal);
-  if (!report.ok()) return Fail(report.status());
-  PrintResult(*report);
-  return kExitOk;
+  return RunInProcess([&] {
+    Likelihood likelihood(settings);
+    absl::StatusOr<std::string> report = likelihood.Run();
+    return VerbEnd{report.status(), report.ok() ? *std::move(report) : ""};
+  });
 }
 
 }  // namespace palimpsest::cli

@@ -16,6 +16,7 @@
 #include "common/policy/policy.h"
 #include "nlohmann/json.hpp"
 #include "services/cli/grid/bytes_plot.h"
+#include "services/cli/json_lines.h"
 #include "services/cli/render.h"
 
 namespace palimpsest::cli {
@@ -213,11 +214,10 @@ std::string LikelihoodTable(const LikelihoodFacts& facts,
 
 std::string LikelihoodJsonLines(const LikelihoodFacts& facts,
                                 const std::vector<LikelihoodFigures>& figures) {
-  const auto line = [](const Json& json) {
-    return absl::StrCat(json.dump(-1, ' ', false, Json::error_handler_t::replace), "\n");
-  };
-  std::string out = line(FactsJson(facts));
-  for (const LikelihoodFigures& f : figures) out += line(PointJson(facts, f));
+  std::string out = absl::StrCat(LineOf(FactsJson(facts)), "\n");
+  for (const LikelihoodFigures& f : figures) {
+    absl::StrAppend(&out, LineOf(PointJson(facts, f)), "\n");
+  }
   return out;
 }
 

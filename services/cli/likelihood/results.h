@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <fstream>
 #include <map>
 #include <string>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "services/cli/likelihood/divergence.h"
+#include "services/cli/line_file.h"
 
 namespace palimpsest::cli {
 
@@ -69,11 +69,10 @@ class ResultFile {
   absl::Status Add(const PointResult& result);
 
  private:
-  absl::Status Load(absl::string_view text);
+  absl::Status Load(absl::string_view text, const std::string& path);
   void Keep(PointResult result);
 
-  std::string path_;
-  std::ofstream file_;
+  LineFile file_;
   std::vector<PointResult> results_;
   std::map<std::string, size_t> index_;  // of results_, by key
 };

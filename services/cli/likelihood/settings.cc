@@ -6,14 +6,9 @@
 #include "services/cli/grid/settings.h"
 
 namespace palimpsest::cli {
-std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) {
-  auto table = std::make_unique<SettingsTable>(
-      "palimpsest likelihood",
-      "Has a model read texts from a compressed cache and, side by side, from the full one, and "
-      "says how far the two predict different next tokens.");
-  AddGridSettings(table.get(), &settings->grid);
-  table->Switch("rotate_keys", &settings->rotate_keys,
-                "Store keys after a Hadamard transform of each head, which spreads outliers.");
+namespace {
+
+void AddTexts(SettingsTable* table, LikelihoodSettings* settings) {
   table->Section("What to read");
   table->Text("model", &settings->model,
               {"Hugging Face folder of a language model; lab/agreement/make_smollm2.sh makes one.",
@@ -37,6 +32,9 @@ std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) 
               {"File made by `palimpsest calibrate`, for the policy thinkv; by default "
                "calibration.json in the model's folder, where there is one.",
                "calibration.json"});
+}
+
+void AddPlace(SettingsTable* table, LikelihoodSettings* settings) {
   table->Section("Where to run");
   table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
                 {"What to compute on: auto (the first GPU where there is a usable one, else the "
@@ -47,6 +45,9 @@ std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) 
                  "Chains at once, those of the full cache included.");
   table->Bytes("pool_bytes", &settings->pool_bytes, {0, 1ull << 44},
                {"Size of the page pool; 0: what the batch can want.", "8GiB"});
+}
+
+void AddOutput(SettingsTable* table, LikelihoodSettings* settings) {
   table->Section("Output");
   table->Text("results", &settings->results,
               {"A file that gets a JSON line for each text and point as it is found. What is in it "
@@ -62,6 +63,21 @@ std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) 
       {{"table", LikelihoodFormat::kTable}, {"json", LikelihoodFormat::kJson}},
       "On stdout: a table, or JSON lines, one a point; progress and messages go to stderr.");
   table->Switch("quiet", &settings->quiet, "No progress.");
+}
+
+}  // namespace
+
+std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) {
+  auto table = std::make_unique<SettingsTable>(
+      "palimpsest likelihood",
+      "Has a model read texts from a compressed cache and, side by side, from the full one, and "
+      "says how far the two predict different next tokens.");
+  AddGridSettings(table.get(), &settings->grid);
+  table->Switch("rotate_keys", &settings->rotate_keys,
+                "Store keys after a Hadamard transform of each head, which spreads outliers.");
+  AddTexts(table.get(), settings);
+  AddPlace(table.get(), settings);
+  AddOutput(table.get(), settings);
   table->Conflict(
       {"prompt_tokens", "text_tokens"},
       [settings] { return settings->prompt_tokens + 16 > settings->text_tokens; },

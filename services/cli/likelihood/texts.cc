@@ -56,7 +56,7 @@ absl::StatusOr<std::vector<LikelihoodText>> ReadTexts(absl::Span<const std::stri
     LikelihoodText text;
     text.name = std::filesystem::path(path).stem().string();
     if (!names.insert(text.name).second) return wrong("another file has the same name");
-    KV_ASSIGN_OR_RETURN(const std::string bytes, ReadTextFile(path));
+    KV_ASSIGN_OR_RETURN(const std::string bytes, ReadTextFile("--texts", path));
     absl::StatusOr<std::vector<int32_t>> tokens = tokenizer.Encode(bytes, /*add_special=*/false);
     if (!tokens.ok()) return wrong(tokens.status().message());
     text.tokens = *std::move(tokens);

@@ -169,11 +169,11 @@ std::string Printed(const SystemReport& report, const StatusSettings& settings) 
   return text;
 }
 
-int Watch(EventLoop& loop, StatusVerb& verb, const StatusSettings& settings) {
+absl::Status Watch(EventLoop& loop, StatusVerb& verb, const StatusSettings& settings) {
   LiveBlock block(STDOUT_FILENO);
   while (true) {
     const absl::StatusOr<SystemReport> report = verb.Ask();
-    if (!report.ok()) return Fail(report.status());
+    if (!report.ok()) return report.status();
     const Terminal terminal = ProbeTerminal(STDOUT_FILENO);
     if (terminal.live && settings.format == OutputFormat::kTable) {
       block.Draw(terminal, StatusLines(*report, terminal));
@@ -181,16 +181,14 @@ int Watch(EventLoop& loop, StatusVerb& verb, const StatusSettings& settings) {
       const bool table = settings.format == OutputFormat::kTable;
       PrintResult(absl::StrCat(Printed(*report, settings), table ? "\n" : ""));
     }
-    const absl::Status status = loop.Run(settings.interval);
-    if (!status.ok()) return Fail(status);
+    KV_RETURN_IF_ERROR(loop.Run(settings.interval));
   }
 }
 
-int Once(StatusVerb& verb, const StatusSettings& settings) {
+VerbEnd Once(StatusVerb& verb, const StatusSettings& settings) {
   const absl::StatusOr<SystemReport> report = verb.Ask();
-  if (!report.ok()) return Fail(report.status());
-  PrintResult(Printed(*report, settings));
-  return ExitCodeOf(*report);
+  if (!report.ok()) return {.status = report.status()};
+  return {.text = Printed(*report, settings), .exit_code = ExitCodeOf(*report)};
 }
 
 }  // namespace
@@ -199,16 +197,12 @@ int RunStatus(const std::vector<std::string>& arguments) {
   StatusSettings settings;
   const auto table = NewTable(&settings);
   if (const std::optional<int> code = LoadVerbSettings(arguments, table.get())) return *code;
-  int signal = 0;
-  const int code = WithEventLoop([&](EventLoop& loop) {
+  return RunWithLoop([&](EventLoop& loop) -> VerbEnd {
     StatusVerb verb(&loop, settings);
-    if (const absl::Status status = verb.Prepare(); !status.ok()) return Fail(status);
-    const int result = settings.watch ? Watch(loop, verb, settings) : Once(verb, settings);
-    signal = loop.signal();
-    return result;
+    if (const absl::Status status = verb.Prepare(); !status.ok()) return {.status = status};
+    if (settings.watch) return {.status = Watch(loop, verb, settings)};
+    return Once(verb, settings);
   });
-  if (signal != 0) DieOf(signal);
-  return code;
 }
 
 }  // namespace palimpsest::cli

@@ -125,7 +125,11 @@ TEST(Choose, TakesTheFirstOfTheLengthWanted) {
   EXPECT_EQ(ids({}), "500 1500 2500 3500 ");
   EXPECT_EQ(ids({.min_tokens = 1000, .max_tokens = 3000}), "1500 2500 ");
   EXPECT_EQ(ids({.min_tokens = 1000, .limit = 1}), "1500 ");
-  EXPECT_THAT(Choose(problems, {.min_tokens = 9000}).status().message(), HasSubstr("no problem"));
+  EXPECT_EQ(Choose(problems, {.min_tokens = 9000}).status().message(),
+            "--min-tokens 9000: no problem's chain is of such a length; they have 500 to 3500 "
+            "tokens");
+  EXPECT_THAT(Choose(problems, {.min_tokens = 1, .max_tokens = 9}).status().message(),
+              HasSubstr("--min-tokens 1, --max-tokens 9: no problem"));
   problems[0].chain_tokens = 0;
   EXPECT_THAT(Choose(problems, {.min_tokens = 1}).status().message(), HasSubstr("chain_tokens"));
 }

@@ -121,7 +121,8 @@ TEST(EvalHeaderTest, AFileThatDoesNotSayHasKeysAsTheyAre) {
 TEST_F(ResultsTest, OneEvaluationAtATimeWritesAFile) {
   EvalResults first, second;
   ASSERT_TRUE(first.Open(path_, example_.header).ok());
-  EXPECT_THAT(second.Open(path_, example_.header).message(), HasSubstr("another evaluation"));
+  EXPECT_THAT(second.Open(path_, example_.header).message(),
+              HasSubstr("another process is writing it"));
 }
 
 TEST_F(ResultsTest, FilesOfSomethingElseAreLeftAlone) {

@@ -84,16 +84,29 @@ TEST(MakeGrid, OnlyTheFullCacheInBf16IsTheYardstick) {
 TEST(MakeGrid, WhatCannotBeIsNamed) {
   EXPECT_THAT(Refusal({.policy = {"windw"}}), HasSubstr("--policy: policy 'windw'"));
   EXPECT_THAT(Refusal({.policy = {"window"}}), HasSubstr("--budget or --bytes: policy window"));
-  EXPECT_THAT(Refusal({.policy = {"window"}, .budget = {"many"}}), HasSubstr("--budget: 'many'"));
-  EXPECT_THAT(Refusal({.policy = {"window"}, .budget = {"3"}}), HasSubstr("--budget"));
-  for (const char* const bytes : {"0", "101", "nan", "x"}) {
-    EXPECT_THAT(Refusal({.policy = {"window"}, .bytes = {bytes}}), HasSubstr("--bytes"));
-  }
+  EXPECT_THAT(Refusal({.policy = {"window"}, .budget = {"32"}}), HasSubstr("--budget"));
   EXPECT_THAT(Refusal({.policy = {"full"}, .formats = {"int3"}}), HasSubstr("--formats"));
-  EXPECT_THAT(Refusal({.policy = {"rkv"}, .budget = {"64"}, .windows = {"x"}}),
-              HasSubstr("--windows: 'x'"));
-  EXPECT_THAT(Refusal({.policy = {"rkv"}, .budget = {"64"}, .windows = {"20"}}),
-              HasSubstr("window_tokens 20"));
+  EXPECT_THAT(Refusal({.policy = {"longflow"}, .budget = {"64"}, .windows = {"64"}}),
+              HasSubstr("--windows: window_tokens 64: policy 'longflow'"));
+}
+
+// Of every list, whether or not a policy looks at it.
+TEST(MakeGrid, EveryItemIsCheckedAndItsRangeTold) {
+  for (const char* const policy : {"full", "rkv"}) {
+    for (const char* const budget : {"many", "-5", "0", "15", "99999999999"}) {
+      EXPECT_THAT(Refusal({.policy = {policy}, .budget = {"64", budget}}),
+                  HasSubstr(absl::StrCat("--budget: '", budget, "' is not a number of tokens from ",
+                                         "16 to 16777216")));
+    }
+    for (const char* const bytes : {"0", "101", "nan", "x"}) {
+      EXPECT_THAT(Refusal({.policy = {policy}, .bytes = {bytes}}),
+                  HasSubstr(absl::StrCat("--bytes: '", bytes, "' is not a percentage")));
+    }
+    for (const char* const window : {"x", "7", "-16", "8192"}) {
+      EXPECT_THAT(Refusal({.policy = {policy}, .budget = {"64"}, .windows = {window}}),
+                  HasSubstr(absl::StrCat("--windows: '", window, "' is not a multiple of 16")));
+    }
+  }
 }
 
 TEST(ByteBudget, ComesNearToWhatIsAskedForUnderEveryPolicy) {

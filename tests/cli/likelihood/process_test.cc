@@ -102,6 +102,23 @@ TEST_F(LikelihoodProcessTest, ARunIsReportedKeptAndTakenUpAgain) {
   EXPECT_THAT(Slurp(picture), HasSubstr("<polyline"));
 }
 
+TEST_F(LikelihoodProcessTest, LengthsShareAFileAndAreReportedApart) {
+  const std::string results = absl::StrCat(" --results ", folder_, "/r.jsonl --format json");
+  const std::string flags =
+      absl::StrCat(common_, "--texts ", folder_, "/texts --policy random --budget 32", results);
+  const Outcome brief = Likelihood(flags + " --text-tokens 80");
+  ASSERT_EQ(brief.code, 0) << brief.err;
+  const Outcome longer = Likelihood(flags + " --text-tokens 112");
+  ASSERT_EQ(longer.code, 0) << longer.err;
+  EXPECT_EQ(Lines(brief.out)[0]["tokens"], 2 * 80);
+  EXPECT_EQ(Lines(longer.out)[0]["tokens"], 2 * 112);
+  EXPECT_EQ(Likelihood(flags + " --text-tokens 80").out, brief.out);
+
+  const Outcome mixed = Likelihood("--no-run" + results);
+  EXPECT_EQ(mixed.code, 2);
+  EXPECT_THAT(mixed.err, HasSubstr("readings of one that differ in tokens"));
+}
+
 TEST_F(LikelihoodProcessTest, ATableNamesThePolicyAndWhatItCost) {
   const Outcome outcome = Likelihood(
       absl::StrCat(common_, "--texts ", folder_, "/texts/one.txt --policy full --formats nvfp4"));
@@ -118,7 +135,9 @@ TEST_F(LikelihoodProcessTest, MistakesNameTheFlagAndEndWithTheCodeForThem) {
       {common_ + texts + "--policy full", "nothing to compare"},
       {common_ + texts, "--budget or --bytes"},
       {"--no-run", "--no-run wants a file"},
-      {common_ + "--texts /nowhere.txt --policy random --budget 64", "/nowhere.txt"},
+      {"--no-run --results /nowhere", "--results: /nowhere"},
+      {"--model /nowhere --policy random --budget 64", "--model /nowhere"},
+      {common_ + "--texts /nowhere.txt --policy random --budget 64", "--texts: /nowhere.txt"},
       {common_ + texts + "--policy anticipate --budget 64 --codebook /nowhere", "/nowhere"},
       {common_ + texts + "--policy random --bytes 1", "--bytes"},
       {common_ + texts + "--policy random --budget 64 --batch 1", "--batch"},
@@ -133,6 +152,8 @@ TEST_F(LikelihoodProcessTest, MistakesNameTheFlagAndEndWithTheCodeForThem) {
     EXPECT_THAT(outcome.err, HasSubstr(expected)) << flags;
     EXPECT_EQ(outcome.out, "") << flags;
   }
+  EXPECT_THAT(Palimpsest("calibrate --model /nowhere").err, HasSubstr("--model /nowhere"));
+  EXPECT_THAT(Palimpsest("calibrate --texts /nowhere").err, HasSubstr("--texts: /nowhere"));
 }
 
 TEST_F(LikelihoodProcessTest, ACodebookMadeOfTextsServesAnticipate) {

@@ -1,133 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-// The engine with a small random model on a GPU: that it orders steps before it has seen the tokens
-// of those before changes nothing of what chains say.
-#include <map>
-#include <memory>
+// That the engine orders steps on a GPU before it has seen the tokens of those before changes
+// nothing of what chains say.
 #include <string>
-#include <utility>
-#include <vector>
 
-#include "services/decode/engine/engine.h"
-#include "services/decode/model/cuda/cuda_model.h"
+#include "services/decode/model/forwarding_model.h"
 #include "services/decode/model/started_steps.h"
-#include "tests/decode/engine/random_codebook.h"
-#include "tests/decode/model/small_config.h"
-#include "tests/kernels/cuda/gpu_test.h"
+#include "tests/decode/engine/cuda_engine_fixture.h"
 
 namespace palimpsest {
 namespace {
 
-constexpr uint32_t kBatch = 6, kChains = 9;
-constexpr uint32_t kQueries = 16;  // kept of every chain
-constexpr uint32_t kBudget = 64;
-constexpr uint64_t kPoolBytes = 32 << 20;
-
 // Has every step's tokens before the next one is asked for, and hands ids alone to the device.
-class WaitingModel final : public Model {
+class WaitingModel final : public ForwardingModel {
  public:
-  explicit WaitingModel(Model* model) : model_(model) {}
-  const ModelConfig& config() const override { return model_->config(); }
-  int rows_max() const override { return model_->rows_max(); }
-  int logit_rows_max() const override { return model_->logit_rows_max(); }
-  bool may_observe(int layer) const override { return model_->may_observe(layer); }
-  uint64_t weight_bytes() const override { return model_->weight_bytes(); }
-  absl::Status Forward(const StepBatch& batch, Backend& backend,
-                       absl::Span<float> logits) override {
-    return model_->Forward(batch, backend, logits);
-  }
+  using ForwardingModel::ForwardingModel;
   absl::Status StartGenerate(const StepBatch& batch, Backend& backend,
                              absl::Span<const SampleSpec> samples) override {
     StepBatch known = batch;
     known.tokens = chosen_.Resolve(batch.tokens);
     const absl::Status status =
-        model_->Generate(known, backend, samples, chosen_.Start(samples.size()));
+        model().Generate(known, backend, samples, chosen_.Start(samples.size()));
     return status.ok() ? backend.Synchronize() : status;
   }
   absl::Status AwaitTokens(absl::Span<int32_t> tokens) override { return chosen_.Await(tokens); }
 
  private:
-  Model* const model_;
   ChosenTokens chosen_;
-};
-
-struct Outcome {
-  std::vector<int32_t> tokens;
-  std::optional<FinishReason> finished;
-  RequestStats stats;
-};
-
-class CudaEngine : public GpuTest, public testing::WithParamInterface<std::string> {
- protected:
-  void SetUp() override {
-    GpuTest::SetUp();
-    if (IsSkipped()) return;
-    ModelConfig config = SmallConfig();
-    config.max_positions = 1024;
-    shape_ = config.cache_shape();
-    shape_.slot_scores = shape_.residue = true;
-    auto backend = NewCudaBackend({.shape = shape_,
-                                   .query_heads = config.query_heads,
-                                   .pool_bytes = kPoolBytes,
-                                   .open_groups = kBatch,
-                                   .rows_max = 64,
-                                   .query_window = kQueries,
-                                   .codebook = RandomCodebook(config, 64)},
-                                  {});
-    ASSERT_TRUE(backend.ok()) << backend.status();
-    auto model = NewSyntheticCudaModel(
-        config, 7, {.rows_max = 64, .logit_rows_max = 16, .observed_layers = {0, 2}},
-        backend->get());
-    ASSERT_TRUE(model.ok()) << model.status();
-    backend_ = NewTimedBackend(*std::move(backend), clock_.get(), /*asynchronous=*/true);
-    model_ = *std::move(model);
-  }
-
-  static GenerateRequest Request(uint32_t seed) {
-    GenerateRequest request;
-    for (uint32_t i = 0; i < 5 + seed * 7; ++i) request.prompt.push_back((seed * 31 + i * 7) % 500);
-    request.max_new_tokens = 300 + 13 * seed;
-    // About one token in a hundred ends a chain: some while others go on.
-    if (seed % 2 == 0) request.stop_tokens = {3, 77, 200, 311, 499};
-    request.sampling = {.temperature = 1.0f, .seed = seed};
-    request.policy = *DefaultSpec(GetParam());
-    if (request.policy.budget_tokens > 0) request.policy.budget_tokens = kBudget;
-    if (request.policy.name == "thinkv") {
-      request.policy.sparsity_layers = {0, 2};
-      request.policy.theta = {0.01f, 0.05f};
-    }
-    return request;
-  }
-
-  std::map<RequestId, Outcome> Run(Model* model) {
-    std::map<RequestId, Outcome> outcomes;
-    auto pool = PagePool::Create({.shape = shape_, .pool_bytes = kPoolBytes});
-    Engine engine({.batch_max = kBatch}, model, backend_.get(), *std::move(pool), nullptr,
-                  clock_.get(), nullptr);
-    std::vector<GenerateRequest> requests;
-    for (uint32_t seed = 0; seed < kChains; ++seed) requests.push_back(Request(seed));
-    for (const Admission& admission :
-         engine.Submit(std::move(requests), [&](const GenerateEvent& event) {
-           Outcome& outcome = outcomes[event.request];
-           outcome.tokens.insert(outcome.tokens.end(), event.tokens.begin(), event.tokens.end());
-           outcome.finished = event.finished;
-           if (event.stats.has_value()) outcome.stats = *event.stats;
-           EXPECT_TRUE(event.error.ok()) << event.error;
-         })) {
-      EXPECT_TRUE(admission.status.ok()) << admission.status;
-    }
-    for (bool worked = true; worked;) {
-      const absl::StatusOr<bool> stepped = engine.Step();
-      EXPECT_TRUE(stepped.ok()) << stepped.status();
-      worked = stepped.ok() && *stepped;
-    }
-    EXPECT_EQ(engine.Snapshot().pool.used_bytes, 0u);
-    return outcomes;
-  }
-
-  std::unique_ptr<Clock> clock_ = NewSteadyClock();
-  CacheShape shape_;
-  std::unique_ptr<TimedBackend> backend_;
-  std::unique_ptr<Model> model_;
 };
 
 TEST_P(CudaEngine, AStepAheadSaysWhatItSaysStepByStep) {
@@ -138,7 +36,7 @@ TEST_P(CudaEngine, AStepAheadSaysWhatItSaysStepByStep) {
     const auto found = Run(model_.get());
     ASSERT_EQ(found.size(), expected.size());
     for (const auto& [id, outcome] : expected) {
-      const Outcome& other = found.at(id);
+      const ChainOutcome& other = found.at(id);
       EXPECT_EQ(other.tokens, outcome.tokens) << "chain " << id;
       EXPECT_EQ(other.finished, outcome.finished);
       EXPECT_EQ(other.stats.plan_hash, outcome.stats.plan_hash);
@@ -150,7 +48,7 @@ TEST_P(CudaEngine, AStepAheadSaysWhatItSaysStepByStep) {
 
 INSTANTIATE_TEST_SUITE_P(Policies, CudaEngine,
                          testing::Values("full", "thinkv", "anticipate", "longflow", "h2o", "rkv",
-                                         "window"),
+                                         "window", "random"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <future>
 #include <iostream>
+#include <iterator>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -117,8 +118,8 @@ class CudaReasoner : public GpuTest {
   DeviceChoice device_{.kind = DeviceKind::kCuda};
 };
 
-PolicySpec ThinKv(uint32_t budget) {
-  PolicySpec spec = *DefaultSpec("thinkv");
+PolicySpec WithBudget(const char* policy, uint32_t budget) {
+  PolicySpec spec = *DefaultSpec(policy);
   spec.budget_tokens = budget;
   return spec;
 }
@@ -174,9 +175,12 @@ TEST_F(CudaReasoner, AnswersAreThoseOfTheCpu) {
   };
   const std::vector<CountdownProblem> problems = ProblemsToCompare();
   const uint32_t batch = static_cast<uint32_t>(problems.size());
-  Case cases[] = {{*DefaultSpec("full"), {}}, {ThinKv(2048), {}}, {ThinKv(512), {}}};
-  // Three engines with a third of the cores each do more than one after another with all.
-  const int threads = std::max(1u, std::thread::hardware_concurrency() / 3);
+  Case cases[] = {{*DefaultSpec("full"), {}},
+                  {WithBudget("anticipate", 256), {}},
+                  {WithBudget("thinkv", 2048), {}},
+                  {WithBudget("thinkv", 512), {}}};
+  // Engines with a part of the cores each do more than one after another with all.
+  const int threads = std::max<int>(1, std::thread::hardware_concurrency() / std::size(cases));
   for (Case& each : cases) {
     each.cpu = std::async(std::launch::async, [&, policy = each.policy] {
       return RunReasoner(problems, {.device = {.kind = DeviceKind::kCpu},

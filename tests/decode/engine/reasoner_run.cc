@@ -13,7 +13,9 @@
 #include "services/decode/engine/engine.h"
 #include "services/decode/model/calibration_file.h"
 #include "services/decode/model/fingerprint.h"
+#include "services/decode/model/query_codebook_file.h"
 #include "services/decode/model/tokenizer.h"
+#include "services/decode/served_policies.h"
 
 namespace palimpsest {
 namespace {
@@ -57,6 +59,17 @@ absl::StatusOr<EngineOptions> OptionsFor(uint32_t batch) {
   return EngineOptions{.batch_max = batch,
                        .sparsity_layers = file.calibration.sparsity_layers,
                        .theta = file.calibration.theta};
+}
+
+// Null where the policy wants none.
+absl::StatusOr<std::shared_ptr<const QueryCodebook>> CodebookFor(const PolicySpec& policy,
+                                                                 const ModelConfig& config) {
+  if (policy.name != "anticipate") return nullptr;
+  KV_ASSIGN_OR_RETURN(const std::string fingerprint, FingerprintModel(kFolder));
+  KV_ASSIGN_OR_RETURN(
+      QueryCodebookFile file,
+      LoadQueryCodebook(absl::StrCat(kFolder, "/", kQueryCodebookFileName), config, fingerprint));
+  return std::make_shared<const QueryCodebook>(std::move(file.codebook));
 }
 
 // Runs the requests to their ends; fills in everything but verdicts.
@@ -114,7 +127,12 @@ absl::StatusOr<ReasonerRun> RunReasoner(absl::Span<const CountdownProblem> probl
   KV_ASSIGN_OR_RETURN(const EngineOptions engine_options, OptionsFor(options.batch));
   KV_ASSIGN_OR_RETURN(std::vector<GenerateRequest> requests,
                       RequestsOf(problems, options.policy, source.config, *tokenizer));
-  const CacheShape shape = source.config.cache_shape();
+  KV_ASSIGN_OR_RETURN(auto codebook, CodebookFor(options.policy, source.config));
+  KV_ASSIGN_OR_RETURN(const ServedPolicies served,
+                      ServePolicies({options.policy.name}, codebook != nullptr));
+  CacheShape shape = source.config.cache_shape();
+  shape.slot_scores = served.slot_scores;
+  shape.residue = served.residue;
   KV_ASSIGN_OR_RETURN(PagePool pool,
                       PagePool::Create({.shape = shape, .pool_bytes = PoolBytes(requests, shape)}));
   KV_ASSIGN_OR_RETURN(Device device, NewDevice({.choice = options.device,
@@ -123,6 +141,11 @@ absl::StatusOr<ReasonerRun> RunReasoner(absl::Span<const CountdownProblem> probl
                                                 .open_groups = options.batch,
                                                 .rows_max = kRowsMax,
                                                 .logit_rows_max = static_cast<int>(options.batch),
+                                                .slot_scores = served.slot_scores,
+                                                .residue = served.residue,
+                                                .query_window = served.query_window,
+                                                .rotate_keys = true,  // as a worker does
+                                                .codebook = std::move(codebook),
                                                 .threads = options.threads}));
   const std::unique_ptr<Clock> clock = NewSteadyClock();
   const auto backend = NewTimedBackend(std::move(device.backend), clock.get(), device.asynchronous);
