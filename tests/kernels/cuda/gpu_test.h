@@ -48,7 +48,8 @@ class DeviceArray {
     KV_CHECK(values.size() <= count_);
     KV_CHECK(cudaMemcpy(data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice) ==
              cudaSuccess);
-    // It may return when it has read `values`; and backends' streams wait for no other one.
+    // A small copy may return while its bytes are still on their way, and a backend's stream does
+    // not wait for the default one.
     KV_CHECK(cudaDeviceSynchronize() == cudaSuccess);
   }
   std::vector<T> Read() const { return ReadDevice(data(), count_); }
