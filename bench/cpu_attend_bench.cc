@@ -2,10 +2,9 @@
 // How quickly the CPU backend reads a compressed cache, in GB/s of page bytes and in tokens, next
 // to the machine's copy speed measured in the same run. One decode step of one layer: every KV head
 // of every sequence. Verifies against fp64 first; prints one JSON line; exit code 1 when wrong.
-//
-//   cpu_attend_bench [--threads=2] [--tokens=4096] [--batch=1] [--model=reasoner|smollm2|llama3]
 #include <benchmark/benchmark.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -15,9 +14,9 @@
 #include <memory>
 #include <random>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "bench/flags.h"
 #include "kernels/cpu/codec.h"
 #include "kernels/cpu/cpu_backend.h"
 
@@ -232,23 +231,21 @@ int Run(const Options& options) {
 }  // namespace palimpsest
 
 int main(int argc, char** argv) {
+  namespace flags = palimpsest::bench::flags;
   palimpsest::Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view arg = argv[i];
-    const auto value = [&](std::string_view name) -> const char* {
-      return arg.substr(0, name.size()) == name ? argv[i] + name.size() : nullptr;
-    };
-    if (const char* v = value("--threads="))
-      options.threads = std::atoi(v);
-    else if (const char* v = value("--tokens="))
-      options.tokens = std::atoi(v) / 16 * 16;
-    else if (const char* v = value("--batch="))
-      options.batch = std::atoi(v);
-    else if (const char* v = value("--model="))
-      options.model = v;
-    else
-      return std::fprintf(stderr, "unknown argument %s\n", argv[i]), 2;
-  }
-  if (options.threads < 1 || options.tokens < 16 || options.batch < 1) return 2;
+  CLI::App app("The CPU backend's attention over compressed pages: GB/s, tokens/s.");
+  app.add_option("--threads", options.threads, "of the backend")
+      ->check(flags::Whole(1, 1024))
+      ->capture_default_str();
+  app.add_option("--tokens", options.tokens, "of a sequence")
+      ->check(flags::Groups(16, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--batch", options.batch, "sequences")
+      ->check(flags::KernelBatch())
+      ->capture_default_str();
+  app.add_option("--model", options.model, "whose shape")
+      ->check(CLI::IsMember({"reasoner", "smollm2", "llama3"}))
+      ->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
   return palimpsest::Run(options);
 }

@@ -115,10 +115,11 @@ def bf16_table(lines: list[dict]) -> str:
 
 
 def formats_table(lines: list[dict]) -> str:
+    points = [point for point in lines[1:] if point["policy"] == "full"]
+    points.sort(key=lambda point: (point["formats"].endswith(ROTATED), -point["bytes_percent_mean"]))
     rows = [[point["formats"], f"{point['bytes_percent_mean']:.1f}", f"{point['kl_mean']:.4f}",
              f"{point['kl_high'] - point['kl_mean']:.4f}", f"{point['kl_p95']:.3f}",
-             f"{point['agreement'] * 100:.1f}"]
-            for point in lines[1:] if point["policy"] == "full"]
+             f"{point['agreement'] * 100:.1f}"] for point in points]
     return f"{origin(lines[0])}\n\n" + table(
         ["K / V", "bytes %", "KL", "±", "p95", "top-1 %"], rows)
 

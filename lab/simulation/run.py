@@ -111,12 +111,13 @@ class Run:
                     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights [batch, KV heads, group, tokens, cache + block (+ residue)] and the outputs."""
         scale = self.network.logit_scale
-        logits = [(q @ k.transpose(-1, -2)).view(*grouped, -1) * scale + causal]
+        scaled = q * scale
+        logits = [(scaled @ k.transpose(-1, -2)).view(*grouped, -1) + causal]
         values = [v]
         if lanes.count:
-            cached = (q @ lanes.keys.transpose(-1, -2)).view(*grouped, -1) * scale
+            cached = (scaled @ lanes.keys.transpose(-1, -2)).view(*grouped, -1)
             if lanes.dead is not None:
-                cached = cached.masked_fill(lanes.dead[:, :, None, None], float("-inf"))
+                cached.masked_fill_(lanes.dead[:, :, None, None], float("-inf"))
             logits, values = [cached, *logits], [lanes.values, *values]
         if lanes.residue.count:
             logits.append(lanes.residue.logits(q, scale, self.spec.residue).view(*grouped, 1))

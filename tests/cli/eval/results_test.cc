@@ -150,6 +150,7 @@ TEST_F(ResultsTest, BrokenLinesAreToldByNumber) {
   EXPECT_THAT(error("\"budget_tokens\":900", "\"budget_tokens\":901"), HasSubstr(":3: point_key"));
   EXPECT_THAT(error("\"end\":\"stop\"", "\"end\":\"lost\""), HasSubstr("expected stop, length"));
   EXPECT_THAT(error("\"tokens\":1000", "\"tokens\":\"x\""), HasSubstr(":6: the key 'tokens'"));
+  EXPECT_THAT(error("\"tokens\":1000", "\"tokens\":-1"), HasSubstr("expected a whole number"));
   EXPECT_THAT(error("{\"point\":\"full", "{\"point\":\"fool"), HasSubstr("no line of its own"));
 }
 

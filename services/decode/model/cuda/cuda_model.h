@@ -23,10 +23,7 @@ struct CudaModelOptions {
   int rows_max = 512;                     // tokens a step may add; at most the backend's
   int logit_rows_max = 64;                // rows a step may want logits or tokens of
   std::vector<int> observed_layers = {};  // whose queries are kept for observers: ascending
-  // Choose among cuBLASLt's algorithms by timing them at start. The choice can differ from process
-  // to process, and with it the last bits of sums; false takes cuBLASLt's own first choice.
-  bool timed_matmuls = true;
-  Log* log = nullptr;  // progress of the start; may be null
+  Log* log = nullptr;                     // progress of the start; may be null
 };
 
 // What a step is made of, for benchmarks.

@@ -56,7 +56,7 @@ cudaDataType_t OutputType(MatmulOutput output) {
 
 }  // namespace
 
-absl::StatusOr<MatmulEngine> MatmulEngine::New(cudaStream_t stream, bool timed) {
+absl::StatusOr<MatmulEngine> MatmulEngine::New(cudaStream_t stream) {
   KV_RETURN_IF_ERROR(LoadCublasLt());
   MatmulEngine engine;
   cublasLtHandle_t handle = nullptr;
@@ -65,7 +65,6 @@ absl::StatusOr<MatmulEngine> MatmulEngine::New(cudaStream_t stream, bool timed) 
   KV_ASSIGN_OR_RETURN(engine.workspace_,
                       AllocateDevice(kWorkspaceBytes, stream, "cuBLASLt's workspace"));
   engine.stream_ = stream;
-  engine.timed_ = timed;
   return engine;
 }
 
@@ -108,11 +107,10 @@ absl::Status Matmul::PlanBucket(int rows, const MatmulTrial& trial) {
       bucket.y, RowMajor(OutputType(shape_.output), rows, shape_.outputs, shape_.output_stride));
   KV_ASSIGN_OR_RETURN(const Candidates candidates, Propose(bucket));
   if (candidates.empty()) return absl::UnimplementedError("cuBLASLt has no algorithm");
-  bucket.algorithm = candidates.front().algo;
-  float best = engine_->timed_ ? std::numeric_limits<float>::infinity() : 0.0f;
-  cublasLtMatmulAlgo_t chosen = bucket.algorithm;
-  for (size_t i = 0; engine_->timed_ && i < candidates.size(); ++i) {
-    bucket.algorithm = candidates[i].algo;
+  float best = std::numeric_limits<float>::infinity();
+  cublasLtMatmulAlgo_t chosen = candidates.front().algo;
+  for (const auto& candidate : candidates) {
+    bucket.algorithm = candidate.algo;
     const absl::StatusOr<float> time = Time(bucket, trial);
     if (absl::IsUnimplemented(time.status())) continue;  // proposed, and then refused
     KV_RETURN_IF_ERROR(time.status());

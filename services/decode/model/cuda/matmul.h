@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = x W^T + b on the device by cuBLASLt: bf16 in, sums in fp32. Every shape is planned at start
 // for every number of rows it will be run with; the algorithm is the fastest of the first that
-// cuBLASLt's heuristic proposes. Algorithms that add with atomics are left out, so that the same
-// plan gives the same bits. This is the only place that touches cuBLASLt.
+// cuBLASLt's heuristic proposes. Which one that is can differ from process to process, and with it
+// the last bits of sums. Algorithms that add with atomics are left out, so that the same plan gives
+// the same bits. This is the only place that touches cuBLASLt.
 #pragma once
 
 #include <cublasLt.h>
@@ -62,9 +63,7 @@ using MatmulOwned = std::unique_ptr<std::remove_pointer_t<Handle>, MatmulFree>;
 // cuBLASLt, its workspace, and the stream that everything runs in.
 class MatmulEngine {
  public:
-  // With `timed` false the heuristic's first choice is taken: a process then computes with the same
-  // algorithms as the next, at the price of some per cent of speed.
-  static absl::StatusOr<MatmulEngine> New(cudaStream_t stream, bool timed);
+  static absl::StatusOr<MatmulEngine> New(cudaStream_t stream);
 
   static constexpr uint64_t kWorkspaceBytes = 32u << 20;
 
@@ -73,7 +72,6 @@ class MatmulEngine {
   MatmulOwned<cublasLtHandle_t> handle_;
   DeviceBytes workspace_;
   cudaStream_t stream_ = nullptr;
-  bool timed_ = true;
 };
 
 // One shape, planned. Must not outlive its engine.
@@ -86,7 +84,7 @@ class Matmul {
   // Enqueues the product of rows[bucket] rows. y does not overlap x.
   absl::Status Run(size_t bucket, const MatmulWeights& weights, const void* x, void* y) const;
 
-  // What the chosen algorithms took when they were timed, by bucket; 0: they were not.
+  // What the chosen algorithms took when they were timed, by bucket.
   absl::Span<const float> microseconds() const { return microseconds_; }
 
  private:

@@ -48,7 +48,7 @@ absl::StatusOr<std::unique_ptr<StepKernels>> StepKernels::Make(const ModelConfig
   auto kernels = absl::WrapUnique(new StepKernels(config, options, weights, backend));
   KV_ASSIGN_OR_RETURN(kernels->buffers_,
                       StepBuffers::Make(config, BufferSizes(options), kernels->stream_));
-  KV_ASSIGN_OR_RETURN(kernels->engine_, MatmulEngine::New(kernels->stream_, options.timed_matmuls));
+  KV_ASSIGN_OR_RETURN(kernels->engine_, MatmulEngine::New(kernels->stream_));
   KV_RETURN_IF_ERROR(kernels->PlanMatmuls(options.log));
   return kernels;
 }
