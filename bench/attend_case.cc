@@ -225,8 +225,8 @@ absl::Status AttendBed::AppendTokens(uint32_t first, uint32_t end, uint32_t coun
     // A window of the random rows, another one for every page and layer.
     const uint64_t at = (uint64_t{position_[first]} * 131 + uint64_t{first} * 17 + layer * 7919) %
                         kDistinctRows * spec_.kv_heads * spec_.head_dim * 2;
-    const LayerActivations io{.k = keys_.get() + at, .v = values_.get() + at};
-    KV_RETURN_IF_ERROR(backend_->Append(layer, io));
+    const NewTokens tokens{.k = keys_.get() + at, .v = values_.get() + at};
+    KV_RETURN_IF_ERROR(backend_->Append(layer, tokens));
   }
   const bool is_own = count == 1;  // the step's own token: the step goes on
   for (uint32_t s = first; s < end; ++s) {

@@ -158,28 +158,18 @@ class Agreement {
       KV_ASSIGN_OR_RETURN(const cuda::DeviceBytes gpu_k, Upload(k));
       KV_ASSIGN_OR_RETURN(const cuda::DeviceBytes gpu_v, Upload(v));
       KV_ASSIGN_OR_RETURN(const cuda::DeviceBytes gpu_q, Upload(q));
-      KV_ASSIGN_OR_RETURN(const cuda::DeviceBytes gpu_out, Upload(q));
-      const std::vector<float> cpu_k = Floats(k), cpu_v = Floats(v), cpu_q = Floats(q);
-      std::vector<float> cpu_out(cpu_q.size());
-      const auto step = [&](Backend& backend, const LayerActivations& io) -> absl::Status {
+      const std::vector<float> cpu_k = Floats(k), cpu_v = Floats(v);
+      std::vector<float> cpu_q = Floats(q);
+      const auto step = [&](Backend& backend, const NewTokens& tokens) -> absl::Status {
         SequenceView view = view_;
         KV_RETURN_IF_ERROR(backend.BeginStep({&view, 1}, {&rows, 1}));
-        KV_RETURN_IF_ERROR(backend.Append(0, io));
-        KV_RETURN_IF_ERROR(backend.Attend(0, io));
+        KV_RETURN_IF_ERROR(backend.Append(0, tokens));
         view.open_count = kGroupTokens;
         KV_RETURN_IF_ERROR(backend.Seal({&view, 1}, {&order, 1}));
         return backend.Synchronize();
       };
-      KV_RETURN_IF_ERROR(step(*cpu_, {.q = cpu_q.data(),
-                                      .k = cpu_k.data(),
-                                      .v = cpu_v.data(),
-                                      .out = cpu_out.data(),
-                                      .scale = 0.1f}));
-      KV_RETURN_IF_ERROR(step(*gpu_, {.q = gpu_q.get(),
-                                      .k = gpu_k.get(),
-                                      .v = gpu_v.get(),
-                                      .out = gpu_out.get(),
-                                      .scale = 0.1f}));
+      KV_RETURN_IF_ERROR(step(*cpu_, {.q = cpu_q.data(), .k = cpu_k.data(), .v = cpu_v.data()}));
+      KV_RETURN_IF_ERROR(step(*gpu_, {.q = gpu_q.get(), .k = gpu_k.get(), .v = gpu_v.get()}));
       view_.open_position += kGroupTokens;
     }
     return absl::OkStatus();

@@ -108,6 +108,7 @@ absl::StatusOr<int> Run(const Options& options) {
   KV_ASSIGN_OR_RETURN(const auto policies, FleetPolicies(gpu.shape.layers, options.policies));
   KV_ASSIGN_OR_RETURN(Json device, DeviceLine("throughput", ceilings));
   device["model"] = "synthetic:" + options.fleet.shape;
+  device["keys_rotated"] = options.fleet.rotate_keys;
   device["thoughts"] = "simulated: R 50 %, E 30 %, T 20 % of windows";
   device["tokens_a_chain"] = options.fleet.tokens;
   device["steps"] = options.steps;
@@ -166,6 +167,9 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", options.fleet.tokens, "a chain's")
       ->check(flags::ChainTokens())
       ->capture_default_str();
+  app.add_option("--rotate-keys", options.fleet.rotate_keys, "as workers do")
+      ->type_name("on|off")
+      ->default_str("on");
   app.add_option("--steps", options.steps, "timed steps a case")
       ->check(flags::Steps())
       ->capture_default_str();

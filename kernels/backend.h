@@ -66,14 +66,22 @@ struct StepRows {
   uint32_t count = 0;  // 1..16; open_count + count <= 16
 };
 
-// The activations of one layer in one step. Element type is activation_type(): float on the CPU,
-// bf16 on CUDA. Pointers are in the backend's memory space; rows are contiguous.
-struct LayerActivations {
-  const void* q = nullptr;  // [rows, query_heads, head_dim], after RoPE (null for Append)
-  const void* k = nullptr;  // [rows, kv_heads, head_dim], after RoPE (null for Attend)
+// The activations of one layer in one step: what is added to the cache, and what is asked of it
+// then. Element type is activation_type(): float on the CPU, bf16 on CUDA. Pointers are in the
+// backend's memory space; rows are contiguous.
+struct NewTokens {
+  // [rows, query_heads, head_dim], after RoPE. Append makes LayerActivations::q of them, in place.
+  // May be null where keys are not rotated and no sequence of the step keeps queries.
+  void* q = nullptr;
+  const void* k = nullptr;  // [rows, kv_heads, head_dim], after RoPE
   const void* v = nullptr;  // [rows, kv_heads, head_dim]
-  void* out = nullptr;      // [rows, query_heads, head_dim] (null for Append)
-  float scale = 0.0f;       // softmax scale, 1 / sqrt(head_dim) as a rule
+};
+struct LayerActivations {
+  // [rows, query_heads, head_dim], as keys lie in the cache: after RoPE and, with
+  // BackendConfig::rotate_keys, the same transform. Append leaves them like this.
+  const void* q = nullptr;
+  void* out = nullptr;  // [rows, query_heads, head_dim]
+  float scale = 0.0f;   // softmax scale, 1 / sqrt(head_dim) as a rule
 };
 
 struct AnnealOrder {
@@ -96,8 +104,9 @@ struct BackendConfig {
   uint64_t pool_bytes = 0;   // one allocation, made at start
   uint32_t open_groups = 0;  // sequences that can be live at once
   uint32_t rows_max = 512;   // rows a step may have
-  // Keys are stored, and queries meet them, after an orthonormal Hadamard transform of each head:
-  // outlier channels, which a 4-bit block would pay for, are spread over all. Logits are the same.
+  // Append puts keys, and the queries that are to meet them, through an orthonormal Hadamard
+  // transform of each head: outlier channels, which a 4-bit block would pay for, are spread over
+  // all. Logits are the same.
   bool rotate_keys = false;  // head_dim must be a power of two
   // Queries kept of each sequence that asks for it: kJointScore wants some. 0: none.
   uint32_t query_window = 0;
@@ -119,9 +128,11 @@ class Backend {
   virtual absl::Status BeginStep(absl::Span<const SequenceView> sequences,
                                  absl::Span<const StepRows> rows) = 0;
 
-  // Writes K and V of the step's rows into the open groups, as bf16, at open_count onwards. The
-  // caller raises open_count after the last layer of the step.
-  virtual absl::Status Append(int layer, const LayerActivations& io) = 0;
+  // Writes K and V of the step's rows into the open groups, as bf16, at open_count onwards; with
+  // rotate_keys rotates K on the way and q in place, in fp32, rounding once to what is stored.
+  // Then keeps q, as bf16, of sequences that ask for it. Called once a layer and step, before
+  // Attend. The caller raises open_count after the last layer of the step.
+  virtual absl::Status Append(int layer, const NewTokens& tokens) = 0;
 
   // Attention of each row over its sequence's live slots and the open group, causal inside the
   // step: row i of a sequence sees open tokens [0, open_count + i]. Reads mixed formats. Where the

@@ -301,6 +301,12 @@ absl::Status CheckOpenGroup(const PoolLayout& pool, uint32_t open_group) {
   return Invalid("no open group ", open_group, " of ", pool.config().open_groups);
 }
 
+bool AppendTakesQueries(const BackendConfig& config, absl::Span<const SequenceView> sequences) {
+  return config.rotate_keys ||
+         std::any_of(sequences.begin(), sequences.end(),
+                     [](const SequenceView& view) { return view.keeps_queries; });
+}
+
 absl::Status CheckWanted(absl::Span<const uint32_t> wanted, size_t rows, size_t results) {
   if (wanted.size() != results) {
     return Invalid("room for ", results, " results of ", wanted.size());

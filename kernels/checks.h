@@ -26,6 +26,9 @@ absl::Status CheckRows(const PoolLayout& pool, absl::Span<const SequenceView> se
 
 absl::Status CheckLayer(const PoolLayout& pool, int layer);
 
+// Whether Append has to do with queries in a step of these sequences: NewTokens::q is wanted then.
+bool AppendTakesQueries(const BackendConfig& config, absl::Span<const SequenceView> sequences);
+
 // `wanted` indexes the step's rows, and there is room for as many results.
 absl::Status CheckWanted(absl::Span<const uint32_t> wanted, size_t rows, size_t results);
 

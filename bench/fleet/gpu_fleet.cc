@@ -47,7 +47,8 @@ absl::StatusOr<GpuFleet> NewGpuFleet(const GpuFleetOptions& options) {
                                       .query_heads = config.query_heads,
                                       .pool_bytes = pool.capacity_bytes(),
                                       .open_groups = options.batch_max,
-                                      .rows_max = options.batch_max},
+                                      .rows_max = options.batch_max,
+                                      .rotate_keys = options.rotate_keys},
                                      {}));
   CudaModelOptions model_options{.rows_max = static_cast<int>(options.batch_max),
                                  .logit_rows_max = static_cast<int>(options.batch_max)};

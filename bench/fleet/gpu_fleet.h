@@ -18,6 +18,7 @@ struct GpuFleetOptions {
   uint32_t batch_max = 1024;
   uint32_t tokens = 32768;  // a chain's; the model is given room for them
   uint64_t pool_bytes = 0;  // 0: what the device has left
+  bool rotate_keys = true;  // as workers do (--rotate-keys)
 };
 
 struct GpuFleet {

@@ -32,7 +32,7 @@ class HostBackend final : public Backend {
   ActivationType activation_type() const override { return ActivationType::kBfloat16; }
   absl::Status BeginStep(absl::Span<const SequenceView> sequences,
                          absl::Span<const StepRows> rows) override;
-  absl::Status Append(int, const LayerActivations&) override { return absl::OkStatus(); }
+  absl::Status Append(int, const NewTokens&) override { return absl::OkStatus(); }
   absl::Status Attend(int, const LayerActivations&) override { return absl::OkStatus(); }
   absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
                                const LayerActivations& io, absl::Span<float> sparsity) override;

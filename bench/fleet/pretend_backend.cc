@@ -27,8 +27,8 @@ absl::Status PretendBackend::BeginStep(absl::Span<const SequenceView> sequences,
   return pretending_ ? absl::OkStatus() : backend_->BeginStep(sequences, rows);
 }
 
-absl::Status PretendBackend::Append(int layer, const LayerActivations& io) {
-  return pretending_ ? absl::OkStatus() : backend_->Append(layer, io);
+absl::Status PretendBackend::Append(int layer, const NewTokens& tokens) {
+  return pretending_ ? absl::OkStatus() : backend_->Append(layer, tokens);
 }
 
 absl::Status PretendBackend::Attend(int layer, const LayerActivations& io) {

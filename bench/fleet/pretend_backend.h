@@ -53,7 +53,7 @@ class PretendBackend final : public Backend {
   ActivationType activation_type() const override { return backend_->activation_type(); }
   absl::Status BeginStep(absl::Span<const SequenceView> sequences,
                          absl::Span<const StepRows> rows) override;
-  absl::Status Append(int layer, const LayerActivations& io) override;
+  absl::Status Append(int layer, const NewTokens& tokens) override;
   absl::Status Attend(int layer, const LayerActivations& io) override;
   absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
                                const LayerActivations& io, absl::Span<float> sparsity) override;

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/checks.h"
+
 namespace palimpsest {
 namespace {
 
@@ -18,35 +20,41 @@ bool AllOf(const void* data, absl::Span<const StepRows> rows, size_t row_width, 
   return true;
 }
 
+// The softmax would turn a NaN into a plausible average; better told here.
+absl::Status CheckQueries(const PoolMemory& memory, absl::Span<const StepRows> rows,
+                          const void* q) {
+  if (q == nullptr) return absl::InvalidArgumentError("q is null");
+  const size_t width = static_cast<size_t>(memory.config().query_heads) * memory.shape().head_dim;
+  if (AllOf(q, rows, width, [](float x) { return std::isfinite(x); })) return absl::OkStatus();
+  return absl::InvalidArgumentError("q holds a NaN or an infinity");
+}
+
 }  // namespace
 
 absl::Status CheckQueries(const PoolMemory& memory, absl::Span<const StepRows> rows,
                           const LayerActivations& io) {
-  if (io.q == nullptr) return absl::InvalidArgumentError("q is null");
   if (!std::isfinite(io.scale)) {
     return absl::InvalidArgumentError("the softmax scale is not finite");
   }
-  const size_t width = static_cast<size_t>(memory.config().query_heads) * memory.shape().head_dim;
-  // The softmax would turn a NaN into a plausible average; better told here.
-  if (!AllOf(io.q, rows, width, [](float x) { return std::isfinite(x); })) {
-    return absl::InvalidArgumentError("q holds a NaN or an infinity");
-  }
-  return absl::OkStatus();
+  return CheckQueries(memory, rows, io.q);
 }
 
-absl::Status CheckKeysAndValues(const PoolMemory& memory, absl::Span<const StepRows> rows,
-                                const LayerActivations& io) {
-  if (io.k == nullptr || io.v == nullptr) return absl::InvalidArgumentError("k or v is null");
+absl::Status CheckNewTokens(const PoolMemory& memory, absl::Span<const SequenceView> sequences,
+                            absl::Span<const StepRows> rows, const NewTokens& tokens) {
+  if (tokens.k == nullptr || tokens.v == nullptr) {
+    return absl::InvalidArgumentError("k or v is null");
+  }
   const size_t width = static_cast<size_t>(memory.shape().kv_heads) * memory.shape().head_dim;
   const auto number = [](float x) { return !std::isnan(x); };
   // Rotation would make NaN of infinities.
   const auto key = [&](float x) {
     return memory.config().rotate_keys ? std::isfinite(x) : number(x);
   };
-  if (!AllOf(io.k, rows, width, key) || !AllOf(io.v, rows, width, number)) {
+  if (!AllOf(tokens.k, rows, width, key) || !AllOf(tokens.v, rows, width, number)) {
     return absl::InvalidArgumentError("k or v holds a NaN, which would poison every later step");
   }
-  return absl::OkStatus();
+  if (!AppendTakesQueries(memory.config(), sequences)) return absl::OkStatus();
+  return CheckQueries(memory, rows, tokens.q);
 }
 
 }  // namespace palimpsest

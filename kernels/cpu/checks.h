@@ -12,8 +12,9 @@ namespace palimpsest {
 // q as Attend needs it: not null and finite; a finite scale.
 absl::Status CheckQueries(const PoolMemory& memory, absl::Span<const StepRows> rows,
                           const LayerActivations& io);
-// k and v as Append needs them: not null, without NaN; finite keys where they are rotated.
-absl::Status CheckKeysAndValues(const PoolMemory& memory, absl::Span<const StepRows> rows,
-                                const LayerActivations& io);
+// What Append needs: k and v not null, without NaN, and finite keys where they are rotated; where
+// it has to do with q, finite ones.
+absl::Status CheckNewTokens(const PoolMemory& memory, absl::Span<const SequenceView> sequences,
+                            absl::Span<const StepRows> rows, const NewTokens& tokens);
 
 }  // namespace palimpsest

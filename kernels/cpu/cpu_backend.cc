@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/cpu_backend.h"
 
-#include <algorithm>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -14,7 +13,6 @@
 #include "kernels/cpu/attend.h"
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/eviction.h"
-#include "kernels/cpu/hadamard.h"
 #include "kernels/cpu/pool_memory.h"
 #include "kernels/cpu/query_window.h"
 #include "kernels/cpu/seal.h"
@@ -44,10 +42,11 @@ class CpuBackend final : public Backend {
     return absl::OkStatus();
   }
 
-  absl::Status Append(int layer, const LayerActivations& io) override {
+  absl::Status Append(int layer, const NewTokens& tokens) override {
     KV_RETURN_IF_ERROR(CheckInStep(layer));
-    KV_RETURN_IF_ERROR(CheckKeysAndValues(memory_, rows_, io));
-    palimpsest::Append(memory_, layer, sequences_, rows_, io);
+    KV_RETURN_IF_ERROR(CheckNewTokens(memory_, sequences_, rows_, tokens));
+    palimpsest::Append(memory_, layer, sequences_, rows_, tokens);
+    KeepQueries(memory_, layer, sequences_, rows_, tokens);
     return absl::OkStatus();
   }
 
@@ -56,9 +55,7 @@ class CpuBackend final : public Backend {
     KV_RETURN_IF_ERROR(CheckQueries(memory_, rows_, io));
     if (io.out == nullptr) return absl::InvalidArgumentError("out is null");
     KV_RETURN_IF_ERROR(CheckEvictions(memory_, layer, sequences_, rows_));
-    const LayerActivations rotated = Rotated(io);
-    palimpsest::Attend(memory_, layer, sequences_, rows_, rotated, *team_, &scratch_);
-    KeepQueries(memory_, layer, sequences_, rows_, rotated);
+    palimpsest::Attend(memory_, layer, sequences_, rows_, io, *team_, &scratch_);
     return absl::OkStatus();
   }
 
@@ -70,8 +67,7 @@ class CpuBackend final : public Backend {
     rows.reserve(wanted.size());
     for (const uint32_t index : wanted) rows.push_back(rows_[index]);
     KV_RETURN_IF_ERROR(CheckQueries(memory_, rows, io));
-    return palimpsest::MeasureSparsity(memory_, layer, sequences_, rows, Rotated(io), *team_,
-                                       sparsity);
+    return palimpsest::MeasureSparsity(memory_, layer, sequences_, rows, io, *team_, sparsity);
   }
 
   absl::Status Seal(absl::Span<const SequenceView> sequences,
@@ -109,18 +105,6 @@ class CpuBackend final : public Backend {
   absl::Status AwaitSparsity() override { return absl::OkStatus(); }
 
  private:
-  // With its queries rotated, where the keys are.
-  LayerActivations Rotated(LayerActivations io) {
-    if (!memory_.config().rotate_keys) return io;
-    uint32_t end = 0;
-    for (const StepRows& r : rows_) end = std::max(end, r.row + r.count);
-    const int dim = memory_.shape().head_dim;
-    const auto* q = static_cast<const float*>(io.q);
-    rotated_.assign(q, q + size_t{end} * memory_.config().query_heads * dim);
-    HadamardHeads(absl::MakeSpan(rotated_), dim);
-    io.q = rotated_.data();
-    return io;
-  }
   absl::Status CheckInStep(int layer) const {
     if (!in_step_) return absl::FailedPreconditionError("no step has begun");
     return CheckLayer(memory_.layout(), layer);
@@ -129,7 +113,6 @@ class CpuBackend final : public Backend {
   PoolMemory memory_;
   const std::shared_ptr<TaskTeam> team_;
   AttendScratch scratch_;
-  std::vector<float> rotated_;  // queries
   // The step at hand. The block tables behind the views stay the caller's.
   bool in_step_ = false;
   std::vector<SequenceView> sequences_;

@@ -8,13 +8,13 @@
 namespace palimpsest {
 
 void KeepQueries(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
-                 absl::Span<const StepRows> rows, const LayerActivations& io) {
+                 absl::Span<const StepRows> rows, const NewTokens& tokens) {
   const auto dim = static_cast<size_t>(memory.shape().head_dim);
   const int heads = memory.config().query_heads;
   for (const StepRows& r : rows) {
     const SequenceView& view = sequences[r.sequence];
     if (!view.keeps_queries) continue;
-    const float* q = static_cast<const float*>(io.q) + size_t{r.row} * heads * dim;
+    const float* q = static_cast<const float*>(tokens.q) + size_t{r.row} * heads * dim;
     for (uint32_t i = 0; i < r.count; ++i) {
       const uint32_t position = view.open_position + view.open_count + i;
       for (int head = 0; head < heads; ++head, q += dim) {

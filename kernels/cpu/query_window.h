@@ -16,7 +16,7 @@ namespace palimpsest {
 // Stores the rows' queries (rotated already, where keys are) as bf16, for sequences that keep them.
 // REQUIRES: arguments checked (checks.h).
 void KeepQueries(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
-                 absl::Span<const StepRows> rows, const LayerActivations& io);
+                 absl::Span<const StepRows> rows, const NewTokens& tokens);
 
 // Queries kept of the sequence so far.
 uint32_t QueriesKept(const PoolMemory& memory, const SequenceView& view);

@@ -83,13 +83,18 @@ void SealLane(const PoolMemory& memory, const SequenceView& view, Thought though
 }  // namespace
 
 void Append(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
-            absl::Span<const StepRows> rows, const LayerActivations& io) {
+            absl::Span<const StepRows> rows, const NewTokens& tokens) {
   const size_t dim = static_cast<size_t>(memory.shape().head_dim);
   const size_t heads = static_cast<size_t>(memory.shape().kv_heads);
-  const auto* k = static_cast<const float*>(io.k);
-  const auto* v = static_cast<const float*>(io.v);
+  const auto* k = static_cast<const float*>(tokens.k);
+  const auto* v = static_cast<const float*>(tokens.v);
+  const size_t q_width = dim * static_cast<size_t>(memory.config().query_heads);
   for (const StepRows& r : rows) {
     const SequenceView& view = sequences[r.sequence];
+    if (memory.config().rotate_keys) {
+      float* const q = static_cast<float*>(tokens.q) + r.row * q_width;
+      HadamardHeads({q, r.count * q_width}, static_cast<int>(dim));
+    }
     for (size_t h = 0; h < heads; ++h) {
       uint16_t* keys = memory.open_keys(view.open_group, layer, static_cast<int>(h));
       uint16_t* values = memory.open_values(view.open_group, layer, static_cast<int>(h));

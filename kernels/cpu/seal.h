@@ -10,11 +10,11 @@
 
 namespace palimpsest {
 
-// Writes the rows' K (rotated, where the configuration says so) and V behind each sequence's open
-// tokens, with scores of 0. Infinities saturate.
+// Writes the rows' K (rotated, where the configuration says so, as then are queries, in place) and
+// V behind each sequence's open tokens, with scores of 0. Infinities saturate.
 // REQUIRES: arguments checked (checks.h).
 void Append(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
-            absl::Span<const StepRows> rows, const LayerActivations& io);
+            absl::Span<const StepRows> rows, const NewTokens& tokens);
 
 // Quantises each ordered open group into the dead slots of its class's pages, in block-table and
 // slot order; sets positions, live bits and what the sequence's slots carry (its slot_score);

@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(kThreads) AppendKernel(const __grid_constant__
       }
       Rope(x, p.rope_cos_sin + size_t{position} * kDim + 2 * channel);
     }
-    if (is_query ? p.rotate_q : p.rotate_k) Hadamard<kDim>(x, mask);
+    if (p.rotate) Hadamard<kDim>(x, mask);
   }
   bool bad = false;
 #pragma unroll

@@ -29,15 +29,14 @@ struct AppendParams {
   uint32_t row_count = 0;  // rows the launch covers; those past the header's are left alone
 
   HeadRows q, k, v;
-  void* q_out = nullptr;         // [rows, q.heads, head_dim] bf16, or null: not wanted
+  void* q_out = nullptr;         // [rows, q.heads, head_dim] bf16; may be q.data; null: not wanted
   QueryWindows queries;          // where rows that keep their queries put them, if anywhere
   const void* q_norm = nullptr;  // [head_dim] bf16 RMSNorm weight, or null: no norm
   const void* k_norm = nullptr;
   float rms_eps = 0.0f;
   const float* rope_cos_sin = nullptr;  // [positions, head_dim / 2, 2], or null: no RoPE
   uint32_t positions = 0;
-  bool rotate_q = false;
-  bool rotate_k = false;
+  bool rotate = false;  // q and k, after RoPE, by Hadamard
 };
 
 // REQUIRES: head_dim 64 or 128; every pointer at a multiple of 16 bytes, strides of 8 elements.

@@ -62,7 +62,7 @@ class CudaBackendImpl final : public CudaBackend {
 
   absl::Status BeginStep(absl::Span<const SequenceView> sequences,
                          absl::Span<const StepRows> rows) override;
-  absl::Status Append(int layer, const LayerActivations& io) override;
+  absl::Status Append(int layer, const NewTokens& tokens) override;
   absl::Status AppendProjected(int layer, const ProjectedQkv& io, uint32_t padded_rows) override;
   absl::Status Attend(int layer, const LayerActivations& io) override;
   absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
@@ -101,7 +101,7 @@ class CudaBackendImpl final : public CudaBackend {
     return status;
   }
   absl::Status CheckQueries(const LayerActivations& io) const;
-  // What every launch of AppendKernel has in common.
+  // What Append and AppendProjected have in common.
   cuda::AppendParams Appending(int layer, uint32_t row_count) const {
     cuda::AppendParams params;
     params.pool = device_.pool;
@@ -110,19 +110,18 @@ class CudaBackendImpl final : public CudaBackend {
     params.faults = device_.faults;
     params.layer = layer;
     params.row_count = row_count;
+    params.rotate = layout_.config().rotate_keys;
+    params.queries = annealer_.queries();
     return params;
   }
 
-  // The queries as the keys lie in the cache: rotated too, where those are. `keep`: also where
-  // sequences keep their newest.
-  absl::StatusOr<const void*> QueriesAsKeys(int layer, const void* q, bool keep);
   absl::Status StartAttend();
 
   const PoolLayout layout_;
   const CudaOptions options_;
   mutable absl::Status dead_;  // what killed the backend
   bool in_step_ = false;
-  int queries_kept_of_ = -1;  // the layer of which AppendProjected has kept queries, before Attend
+  bool append_takes_queries_ = false;  // in this step
 
   cuda::Stream stream_;
   cuda::DeviceBytes pages_, open_groups_;
@@ -134,7 +133,6 @@ class CudaBackendImpl final : public CudaBackend {
   cuda::AttendGeometry attend_geometry_;
   cuda::DeviceBytes attend_parts_, attend_arrivals_;
   cuda::AttendBuffers attend_buffers_;
-  cuda::DeviceBytes rotated_q_;  // [rows_max, query_heads, head_dim] bf16, if keys are rotated
   cuda::SparsityMeter sparsity_;
   mutable cuda::SlotScorer slot_scorer_;
   cuda::Sealer sealer_;
@@ -191,12 +189,6 @@ absl::Status CudaBackendImpl::StartAttend() {
   KV_ASSIGN_OR_RETURN(attend_arrivals_,
                       cuda::AllocateDevice(attend_geometry_.pairs_max * sizeof(uint32_t),
                                            device_.stream, "arrival counters"));
-  if (config.rotate_keys) {
-    const uint64_t q_bytes =
-        uint64_t{config.rows_max} * config.query_heads * config.shape.head_dim * 2;
-    KV_ASSIGN_OR_RETURN(rotated_q_,
-                        cuda::AllocateDevice(q_bytes, device_.stream, "rotated queries"));
-  }
   attend_buffers_.page_entries = step_.device().pages;
   attend_buffers_.items = step_.device().items;
   attend_buffers_.first_item = step_.device().first_item;
@@ -215,22 +207,29 @@ absl::Status CudaBackendImpl::BeginStep(absl::Span<const SequenceView> sequences
   KV_RETURN_IF_ERROR(CheckSequences(layout_, sequences));
   KV_RETURN_IF_ERROR(CheckRows(layout_, sequences, rows));
   KV_RETURN_IF_ERROR(Done(step_.Stage(layout_, sequences, rows, stream_.get())));
-  queries_kept_of_ = -1;
+  append_takes_queries_ = AppendTakesQueries(layout_.config(), sequences);
   in_step_ = true;
   return absl::OkStatus();
 }
 
-absl::Status CudaBackendImpl::Append(int layer, const LayerActivations& io) {
+absl::Status CudaBackendImpl::Append(int layer, const NewTokens& tokens) {
   KV_RETURN_IF_ERROR(EnterStep(layer));
-  KV_RETURN_IF_ERROR(CheckAddress(io.k, "k"));
-  KV_RETURN_IF_ERROR(CheckAddress(io.v, "v"));
-  const auto heads = static_cast<uint32_t>(device_.pool.kv_heads);
-  const uint32_t stride = heads * static_cast<uint32_t>(device_.pool.head_dim);
+  KV_RETURN_IF_ERROR(CheckAddress(tokens.k, "k"));
+  KV_RETURN_IF_ERROR(CheckAddress(tokens.v, "v"));
+  if (append_takes_queries_) KV_RETURN_IF_ERROR(CheckAddress(tokens.q, "q"));
+  const auto heads_of = [&](const void* data, int heads) {
+    const auto count = static_cast<uint32_t>(heads);
+    const uint32_t stride = count * static_cast<uint32_t>(device_.pool.head_dim);
+    return cuda::HeadRows{.data = data, .heads = count, .row_stride = stride};
+  };
   // All the rows a step may have, so that a captured launch serves every step.
   cuda::AppendParams params = Appending(layer, layout_.config().rows_max);
-  params.k = {.data = io.k, .heads = heads, .row_stride = stride};
-  params.v = {.data = io.v, .heads = heads, .row_stride = stride};
-  params.rotate_k = layout_.config().rotate_keys;
+  params.k = heads_of(tokens.k, device_.pool.kv_heads);
+  params.v = heads_of(tokens.v, device_.pool.kv_heads);
+  if (tokens.q != nullptr && (params.rotate || params.queries.queries != nullptr)) {
+    params.q = heads_of(tokens.q, device_.pool.query_heads);
+    params.q_out = params.rotate ? tokens.q : nullptr;  // in place
+  }
   return Ran(cuda::LaunchAppend(params, stream_.get()), "append");
 }
 
@@ -263,11 +262,6 @@ absl::Status CudaBackendImpl::AppendProjected(int layer, const ProjectedQkv& io,
   params.rms_eps = io.rms_eps;
   params.rope_cos_sin = io.rope_cos_sin;
   params.positions = io.positions;
-  params.rotate_k = layout_.config().rotate_keys;  // q is rotated where it is used
-  if (!params.rotate_k && annealer_.queries().queries != nullptr) {
-    params.queries = annealer_.queries();  // else Attend keeps them, rotated
-    queries_kept_of_ = layer;
-  }
   return Ran(cuda::LaunchAppend(params, stream_.get()), "append");
 }
 
@@ -280,30 +274,12 @@ absl::Status CudaBackendImpl::Attend(int layer, const LayerActivations& io) {
   KV_RETURN_IF_ERROR(EnterStep(layer));
   KV_RETURN_IF_ERROR(CheckQueries(io));
   KV_RETURN_IF_ERROR(CheckAddress(io.out, "out"));
-  KV_ASSIGN_OR_RETURN(const void* const q, QueriesAsKeys(layer, io.q, /*keep=*/true));
   const cuda::AttendTrace* const trace = slot_scorer_.trace();
   KV_RETURN_IF_ERROR(
       Ran(cuda::LaunchAttend(device_.pool, device_.layouts, attend_geometry_, attend_buffers_,
-                             layer, q, io.out, io.scale, trace, stream_.get()),
+                             layer, io.q, io.out, io.scale, trace, stream_.get()),
           "attend"));
   return trace == nullptr ? absl::OkStatus() : Done(slot_scorer_.Attended(device_, layer));
-}
-
-absl::StatusOr<const void*> CudaBackendImpl::QueriesAsKeys(int layer, const void* q, bool keep) {
-  const bool rotate = layout_.config().rotate_keys;
-  const bool kept = queries_kept_of_ == layer || annealer_.queries().queries == nullptr;
-  if (keep) queries_kept_of_ = -1;
-  if (!rotate && (kept || !keep)) return q;
-  const auto heads = static_cast<uint32_t>(device_.pool.query_heads);
-  cuda::AppendParams params = Appending(layer, layout_.config().rows_max);
-  params.q = {.data = q,
-              .heads = heads,
-              .row_stride = heads * static_cast<uint32_t>(device_.pool.head_dim)};
-  params.q_out = rotated_q_.get();  // null where keys are not rotated
-  params.rotate_q = rotate;
-  if (keep) params.queries = annealer_.queries();
-  KV_RETURN_IF_ERROR(Ran(cuda::LaunchAppend(params, stream_.get()), "rotate or keep queries"));
-  return rotate ? params.q_out : q;
 }
 
 absl::Status CudaBackendImpl::MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
@@ -313,8 +289,7 @@ absl::Status CudaBackendImpl::MeasureSparsity(int layer, absl::Span<const uint32
   KV_RETURN_IF_ERROR(EnterBetweenLayers());
   KV_RETURN_IF_ERROR(CheckWanted(wanted, step_.sequences().size(), sparsity.size()));
   KV_RETURN_IF_ERROR(CheckQueries(io));
-  KV_ASSIGN_OR_RETURN(const void* const q, QueriesAsKeys(layer, io.q, /*keep=*/false));
-  return Done(sparsity_.Measure(device_, step_, layer, wanted, q, io.scale, sparsity));
+  return Done(sparsity_.Measure(device_, step_, layer, wanted, io.q, io.scale, sparsity));
 }
 
 absl::Status CudaBackendImpl::Seal(absl::Span<const SequenceView> sequences,

@@ -22,7 +22,7 @@ namespace palimpsest {
 struct ProjectedQkv {
   // [rows, (query_heads + 2 * kv_heads) * head_dim] bf16: a row holds q, then k, then v.
   const void* qkv = nullptr;
-  void* q = nullptr;             // out: [rows, query_heads, head_dim] bf16, normed and rotated
+  void* q = nullptr;             // out: [rows, query_heads, head_dim] bf16, as LayerActivations::q
   const void* q_norm = nullptr;  // [head_dim] bf16 RMSNorm weight, or null
   const void* k_norm = nullptr;
   float rms_eps = 0.0f;
@@ -40,8 +40,9 @@ class CudaBackend : public Backend {
   virtual const cuda::QueryWindows& queries() const = 0;
 
   // Append for a model that lives on the device: q/k norm (where weights are given), RoPE
-  // (rotating pairs (c, c + head_dim / 2)), K and V into the open groups, q to `io.q`, in one
-  // launch over `padded_rows` rows; rows past the step's own are left alone.
+  // (rotating pairs (c, c + head_dim / 2)) and all that Append does, q to `io.q`, in one launch
+  // over `padded_rows` rows; rows past the step's own are left alone. From the norm on nothing is
+  // rounded until it is stored.
   virtual absl::Status AppendProjected(int layer, const ProjectedQkv& io, uint32_t padded_rows) = 0;
 
   // Waits for an event of the stream, while what has been ordered after it may still run, and

@@ -21,7 +21,7 @@ class NoBackend final : public Backend {
   absl::Status BeginStep(absl::Span<const SequenceView>, absl::Span<const StepRows>) override {
     return absl::OkStatus();
   }
-  absl::Status Append(int, const LayerActivations&) override { return absl::OkStatus(); }
+  absl::Status Append(int, const NewTokens&) override { return absl::OkStatus(); }
   absl::Status Attend(int, const LayerActivations&) override { return absl::OkStatus(); }
   absl::Status MeasureSparsity(int, absl::Span<const uint32_t>, const LayerActivations&,
                                absl::Span<float>) override {

@@ -78,7 +78,7 @@ void RandomModel::FillKeyAndValue(uint32_t position, int layer, int head, float*
   }
 }
 
-LayerActivations RandomModel::Fill(uint32_t position, uint32_t rows, int layer) {
+NewTokens RandomModel::Fill(uint32_t position, uint32_t rows, int layer) {
   const size_t dim = static_cast<size_t>(config_.head_dim);
   for (uint32_t row = 0; row < rows; ++row) {
     const uint32_t at = position + row;
@@ -95,11 +95,7 @@ LayerActivations RandomModel::Fill(uint32_t position, uint32_t rows, int layer) 
     rotary_.Rotate(static_cast<int>(row), config_.query_heads, q);
     rotary_.Rotate(static_cast<int>(row), config_.kv_heads, k);
   }
-  return {.q = q_.data(),
-          .k = k_.data(),
-          .v = v_.data(),
-          .out = out_.data(),
-          .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim))};
+  return {.q = q_.data(), .k = k_.data(), .v = v_.data()};
 }
 
 absl::Status RandomModel::Forward(const StepBatch& batch, Backend& backend,
@@ -108,9 +104,12 @@ absl::Status RandomModel::Forward(const StepBatch& batch, Backend& backend,
   const StepRows& rows = batch.rows[0];
   const SequenceView& view = batch.sequences[rows.sequence];
   KV_RETURN_IF_ERROR(backend.BeginStep(batch.sequences, batch.rows));
+  const LayerActivations io{.q = q_.data(),
+                            .out = out_.data(),
+                            .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim))};
   for (int layer = 0; layer < config_.layers; ++layer) {
-    const LayerActivations io = Fill(view.open_position + view.open_count, rows.count, layer);
-    KV_RETURN_IF_ERROR(backend.Append(layer, io));
+    const NewTokens tokens = Fill(view.open_position + view.open_count, rows.count, layer);
+    KV_RETURN_IF_ERROR(backend.Append(layer, tokens));
     KV_RETURN_IF_ERROR(backend.Attend(layer, io));
     if (batch.observer == nullptr) continue;
     const auto wanted = batch.observer->layers();

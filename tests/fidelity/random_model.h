@@ -42,7 +42,7 @@ class RandomModel final : public Model {
   void FillQuery(uint64_t draw, float sharpness, int layer, int head, float* out) const;
   void FillKeyAndValue(uint32_t position, int layer, int head, float* key, float* value) const;
   // The step's rows of one layer.
-  LayerActivations Fill(uint32_t position, uint32_t rows, int layer);
+  NewTokens Fill(uint32_t position, uint32_t rows, int layer);
 
   const ModelConfig config_;
   const uint64_t seed_;

@@ -49,10 +49,10 @@ absl::Status RecordingBackend::BeginStep(absl::Span<const SequenceView> sequence
   return backend_->BeginStep(sequences, rows);
 }
 
-absl::Status RecordingBackend::Append(int layer, const LayerActivations& io) {
-  LayerActivations rounded = io;
-  rounded.k = Record(layer, config_.shape.kv_heads, io.k, recording_.k, k_);
-  rounded.v = Record(layer, config_.shape.kv_heads, io.v, recording_.v, v_);
+absl::Status RecordingBackend::Append(int layer, const NewTokens& tokens) {
+  NewTokens rounded = tokens;  // its queries are left as they are, and kept rounded
+  rounded.k = Record(layer, config_.shape.kv_heads, tokens.k, recording_.k, k_);
+  rounded.v = Record(layer, config_.shape.kv_heads, tokens.v, recording_.v, v_);
   return backend_->Append(layer, rounded);
 }
 

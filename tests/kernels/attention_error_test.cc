@@ -71,10 +71,9 @@ Errors Measure(PageFormat format, int head_dim) {
   std::vector<reference::Token> exact, stored;
   const auto append = [&](uint32_t token) {
     const StepRows rows{.count = 1};
-    io.k = data.keys[token].data();
-    io.v = data.values[token].data();
     EXPECT_EQ(backend->BeginStep({&view, 1}, {&rows, 1}), absl::OkStatus());
-    EXPECT_EQ(backend->Append(0, io), absl::OkStatus());
+    EXPECT_EQ(backend->Append(0, {.k = data.keys[token].data(), .v = data.values[token].data()}),
+              absl::OkStatus());
     exact.push_back({token, Wide(data.keys[token]), Wide(data.values[token])});
   };
   const auto through = [&](Format f, std::vector<float> x) {  // the open group, then the page

@@ -143,9 +143,8 @@ TEST(CpuBackend, RefusesNanAndNonFiniteQueriesAndSaturatesInfiniteKeys) {
   const SequenceView view{.open_group = 0};
   const StepRows rows{.count = 1};
   std::vector<float> q(16, 1.0f), k(16, 0.5f), v(16, 2.0f), out(16);
-  const LayerActivations io{
-      .q = q.data(), .k = k.data(), .v = v.data(), .out = out.data(), .scale = 1.0f};
-  const auto append = [&] { return backend->Append(0, io).code(); };
+  const LayerActivations io{.q = q.data(), .out = out.data(), .scale = 1.0f};
+  const auto append = [&] { return backend->Append(0, {.k = k.data(), .v = v.data()}).code(); };
   const auto attend = [&] { return backend->Attend(0, io).code(); };
   ASSERT_EQ(backend->BeginStep({&view, 1}, {&rows, 1}), absl::OkStatus());
   ASSERT_EQ(append(), absl::StatusCode::kOk);

@@ -227,7 +227,7 @@ std::vector<float> StepTogether(TestDevice* device, absl::Span<const SequenceSte
     }
     void* buffers[] = {adapter.Upload(q), adapter.Upload(k), adapter.Upload(v),
                        adapter.Upload(std::vector<float>(q.size(), -7.0f))};
-    const LayerActivations added{.k = buffers[1], .v = buffers[2]};
+    const NewTokens added{.q = buffers[0], .k = buffers[1], .v = buffers[2]};
     EXPECT_EQ(backend.Append(layer, added), absl::OkStatus());
     const LayerActivations attended{.q = buffers[0], .out = buffers[3], .scale = device->scale()};
     EXPECT_EQ(backend.Attend(layer, attended), absl::OkStatus());
@@ -254,6 +254,7 @@ std::vector<SparsityPair> SparsityTogether(TestDevice* device,
                                            absl::Span<const uint32_t> wanted, int layer) {
   std::vector<SequenceStep> steps;
   for (ModelSequence* sequence : sequences) steps.push_back({.sequence = sequence, .count = 1});
+  KV_CHECK(!device->config().rotate_keys);  // the queries below are not what Append leaves
   StepTogether(device, steps);
   const size_t width = static_cast<size_t>(device->query_heads()) * device->shape().head_dim;
   std::vector<float> q;

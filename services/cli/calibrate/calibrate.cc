@@ -154,6 +154,8 @@ class Calibrator {
                                                         .pool_bytes = pool.capacity_bytes(),
                                                         .open_groups = batch,
                                                         .logit_rows_max = static_cast<int>(batch),
+                                                        // A codebook's queries are plain.
+                                                        .rotate_keys = false,
                                                         .threads = Threads()}));
     device_name_ = device.name;
     start_ = clock_->Now();

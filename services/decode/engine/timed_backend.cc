@@ -22,8 +22,8 @@ class Timed final : public TimedBackend {
                          absl::Span<const StepRows> rows) override {
     return backend_->BeginStep(sequences, rows);
   }
-  absl::Status Append(int layer, const LayerActivations& io) override {
-    return Time(KernelFamily::kAppend, [&] { return backend_->Append(layer, io); });
+  absl::Status Append(int layer, const NewTokens& tokens) override {
+    return Time(KernelFamily::kAppend, [&] { return backend_->Append(layer, tokens); });
   }
   absl::Status Attend(int layer, const LayerActivations& io) override {
     return Time(KernelFamily::kAttend, [&] { return backend_->Attend(layer, io); });

@@ -157,7 +157,7 @@ absl::Status CpuModel::Attention(int layer, int rows, Backend& backend) {
   Norm(weights.input_norm, rows);
   KV_RETURN_IF_ERROR(engine_->Apply(weights.qkv, a.normed.data(), rows, a.qkv.data()));
   SplitHeads(weights, rows);
-  KV_RETURN_IF_ERROR(backend.Append(layer, {.k = a.k.data(), .v = a.v.data()}));
+  KV_RETURN_IF_ERROR(backend.Append(layer, {.q = a.q.data(), .k = a.k.data(), .v = a.v.data()}));
   KV_RETURN_IF_ERROR(
       backend.Attend(layer, {.q = a.q.data(), .out = a.attended.data(), .scale = SoftmaxScale()}));
   KV_RETURN_IF_ERROR(engine_->Apply(weights.output, a.attended.data(), rows, a.projected.data()));

@@ -30,7 +30,7 @@ class LayerObserver {
 
   // Called for each of these layers, in order, at some time between the layer's attention and the
   // step's end: pages and open groups are as the layer's Attend saw them, and the step is still the
-  // backend's current one. `io` has q, as Attend was given it, and scale; the rest is null.
+  // backend's current one. `io` has q, as Attend was given it, and scale; out is null.
   virtual absl::Status AfterAttend(int layer, const LayerActivations& io) = 0;
 };
 

@@ -43,6 +43,7 @@ class CudaEngine : public GpuTest, public testing::WithParamInterface<std::strin
                                    .pool_bytes = kPoolBytes,
                                    .open_groups = kBatch,
                                    .rows_max = 64,
+                                   .rotate_keys = true,  // as a worker does
                                    .query_window = kQueries,
                                    .codebook = RandomCodebook(config, 64)},
                                   {});

@@ -25,7 +25,7 @@ class FreeBackend final : public Backend {
     row_count_ = rows.back().row + rows.back().count;
     return absl::OkStatus();
   }
-  absl::Status Append(int, const LayerActivations&) override { return absl::OkStatus(); }
+  absl::Status Append(int, const NewTokens&) override { return absl::OkStatus(); }
   absl::Status Attend(int, const LayerActivations& io) override {
     const size_t count = row_count_ * query_size_;
     std::copy_n(static_cast<const float*>(io.q), count, static_cast<float*>(io.out));

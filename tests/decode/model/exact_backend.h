@@ -30,7 +30,7 @@ class ExactBackend : public Backend {
     return absl::OkStatus();
   }
 
-  absl::Status Append(int layer, const LayerActivations& io) override {
+  absl::Status Append(int layer, const NewTokens& tokens) override {
     const size_t width = static_cast<size_t>(shape_.kv_heads) * shape_.head_dim;
     for (const StepRows& part : rows_) {
       const SequenceView& view = sequences_[part.sequence];
@@ -38,8 +38,8 @@ class ExactBackend : public Backend {
       const size_t first = (view.open_position + view.open_count) * width;
       lane.k.resize(first);
       lane.v.resize(first);
-      const float* k = static_cast<const float*>(io.k) + part.row * width;
-      const float* v = static_cast<const float*>(io.v) + part.row * width;
+      const float* k = static_cast<const float*>(tokens.k) + part.row * width;
+      const float* v = static_cast<const float*>(tokens.v) + part.row * width;
       lane.k.insert(lane.k.end(), k, k + part.count * width);
       lane.v.insert(lane.v.end(), v, v + part.count * width);
     }

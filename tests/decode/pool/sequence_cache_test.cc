@@ -46,8 +46,8 @@ class SequenceCacheTest : public testing::Test {
     for (int layer = 0; layer < kShape.layers; ++layer) {
       for (float& x : k) x = normal(random_);
       for (float& x : v) x = normal(random_);
-      const LayerActivations io{.k = k.data(), .v = v.data()};
-      ASSERT_TRUE(backend_->Append(layer, io).ok());
+      const NewTokens tokens{.k = k.data(), .v = v.data()};
+      ASSERT_TRUE(backend_->Append(layer, tokens).ok());
     }
     cache_->CommitAppend(1);
   }

@@ -341,9 +341,9 @@ class Refusal {
     view = sequence_.View();
     const size_t width = static_cast<size_t>(device->query_heads()) * device->shape().head_dim;
     const std::vector<float> ones(width, 1.0f);
-    io = {.q = device->adapter().Upload(ones), .scale = 1.0f};
-    io.k = io.v = io.q;
-    io.out = device->adapter().Upload(ones);
+    void* const q = device->adapter().Upload(ones);
+    tokens = {.q = q, .k = q, .v = q};
+    io = {.q = q, .out = device->adapter().Upload(ones), .scale = 1.0f};
     before_ = device->ReadPages();
   }
   Refusal(const Refusal&) = delete;
@@ -359,6 +359,7 @@ class Refusal {
   const SealOrder seal{.thought = kR};
   const StepRows row{.sequence = 0, .row = 0, .count = 1};
   SequenceView view;
+  NewTokens tokens;
   LayerActivations io;
 
  private:
@@ -410,22 +411,20 @@ TEST_P(BackendConformance, RefusesWrongLayersPointersAndIndices) {
   float sparsity[2];
   const absl::Span<float> room(sparsity, 1);
   for (const int layer : {-1, device().shape().layers}) {
-    Refusal::Expect(backend().Append(layer, good.io), "layer");
+    Refusal::Expect(backend().Append(layer, good.tokens), "layer");
     Refusal::Expect(backend().Attend(layer, good.io), "layer");
     Refusal::Expect(backend().MeasureSparsity(layer, {&first, 1}, good.io, room), "layer");
   }
-  for (const void* LayerActivations::*pointer :
-       {&LayerActivations::q, &LayerActivations::k, &LayerActivations::v}) {
-    LayerActivations io = good.io;
-    io.*pointer = nullptr;
-    if (io.q != nullptr) {
-      Refusal::Expect(backend().Append(0, io), "k or v is null");
-    } else {
-      Refusal::Expect(backend().Attend(0, io), "q is null");
-      Refusal::Expect(backend().MeasureSparsity(0, {&first, 1}, io, room), "q is null");
-    }
+  for (const void* NewTokens::*pointer : {&NewTokens::k, &NewTokens::v}) {
+    NewTokens tokens = good.tokens;
+    tokens.*pointer = nullptr;
+    Refusal::Expect(backend().Append(0, tokens), "k or v is null");
   }
   LayerActivations io = good.io;
+  io.q = nullptr;
+  Refusal::Expect(backend().Attend(0, io), "q is null");
+  Refusal::Expect(backend().MeasureSparsity(0, {&first, 1}, io, room), "q is null");
+  io = good.io;
   io.out = nullptr;
   Refusal::Expect(backend().Attend(0, io), "out is null");
   Refusal::Expect(backend().MeasureSparsity(0, {&second, 1}, good.io, room), "no such rows");
@@ -465,11 +464,11 @@ TEST_P(BackendConformance, ALayerBeforeAnyStepIsAFailedPrecondition) {
   float sparsity;
   const uint32_t first = 0;
   const size_t width = static_cast<size_t>(device().query_heads()) * device().shape().head_dim;
-  LayerActivations io{.q = adapter_->Upload(std::vector<float>(width, 1.0f)), .scale = 1.0f};
-  io.k = io.v = io.q;
-  io.out = adapter_->Upload(std::vector<float>(width));
+  void* const q = adapter_->Upload(std::vector<float>(width, 1.0f));
+  const LayerActivations io{
+      .q = q, .out = adapter_->Upload(std::vector<float>(width)), .scale = 1.0f};
   constexpr auto kExpected = absl::StatusCode::kFailedPrecondition;
-  EXPECT_EQ(backend().Append(0, io).code(), kExpected);
+  EXPECT_EQ(backend().Append(0, {.q = q, .k = q, .v = q}).code(), kExpected);
   EXPECT_EQ(backend().Attend(0, io).code(), kExpected);
   EXPECT_EQ(backend().MeasureSparsity(0, {&first, 1}, io, {&sparsity, 1}).code(), kExpected);
 }

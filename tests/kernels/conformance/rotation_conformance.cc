@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What BackendConfig::rotate_keys promises of every backend: other keys in the pages, the same
-// attention.
+// What BackendConfig::rotate_keys promises of every backend: other keys in the pages, queries
+// rotated likewise by Append, the same attention.
 #include <bit>
 #include <cmath>
 #include <vector>
 
 #include "common/base/check.h"
 #include "kernels/cpu/codec.h"
+#include "kernels/cpu/hadamard.h"
 #include "tests/kernels/conformance/backend_conformance.h"
 
 namespace palimpsest {
@@ -66,6 +67,8 @@ class Rotation {
     Step(1, tokens);
   }
 
+  // What Append left of the queries, in the last step.
+  const std::vector<float>& queries() const { return queries_; }
   const std::vector<float>& out() const { return out_; }
   float sparsity() const { return sparsity_; }
 
@@ -89,13 +92,14 @@ class Rotation {
     void* buffers[] = {adapter_.Upload(tokens.k), adapter_.Upload(tokens.v),
                        adapter_.Upload(tokens.q),
                        adapter_.Upload(std::vector<float>(tokens.q.size()))};
-    LayerActivations io{.k = buffers[0], .v = buffers[1]};
-    ASSERT_EQ(backend_->Append(0, io), absl::OkStatus());
-    io = {.q = buffers[2], .out = buffers[3], .scale = 0.2f};
+    const NewTokens added{.q = buffers[2], .k = buffers[0], .v = buffers[1]};
+    ASSERT_EQ(backend_->Append(0, added), absl::OkStatus());
+    const LayerActivations io{.q = buffers[2], .out = buffers[3], .scale = 0.2f};
     const uint32_t first = 0;
     ASSERT_EQ(backend_->Attend(0, io), absl::OkStatus());
     ASSERT_EQ(backend_->MeasureSparsity(0, {&first, 1}, io, {&sparsity_, 1}), absl::OkStatus());
     ASSERT_EQ(backend_->Synchronize(), absl::OkStatus());
+    queries_ = adapter_.Download(buffers[2], tokens.q.size());
     out_ = adapter_.Download(io.out, size_t{count} * shape_.query_heads * shape_.shape.head_dim);
     for (void* buffer : buffers) adapter_.Free(buffer);
   }
@@ -106,7 +110,7 @@ class Rotation {
   const std::vector<PageOffset> pages_ = {0};
   std::unique_ptr<Backend> backend_;
   SequenceView view_;
-  std::vector<float> out_;
+  std::vector<float> queries_, out_;
   float sparsity_ = -1.0f;
 };
 
@@ -127,7 +131,7 @@ TEST_P(BackendConformance, RotatedKeysGiveTheAttentionAndSparsityOfPlainOnes) {
   for (size_t i = 0; i < plain.out().size(); ++i) {
     error = std::max(error, std::fabs(static_cast<double>(plain.out()[i]) - rotated.out()[i]));
   }
-  // Keys and, on some backends, queries were rounded to bf16 after their rotation once more.
+  // Keys and, where that is the element type, queries were rounded to bf16 after their rotation.
   EXPECT_LE(error, (adapter_->attention_tolerance() + 0.01) * largest);
   EXPECT_NEAR(plain.sparsity(), rotated.sparsity(), 1.0 / 17 + 1e-6);
 }
@@ -154,6 +158,55 @@ TEST_P(BackendConformance, RotatedKeysAreStoredRotated) {
       EXPECT_LE(Norm(difference), allowed * Norm(exact)) << "slot " << slot;
     }
   }
+}
+
+// The element type's rounding is all that is allowed; rows that the step has not are not touched.
+TEST_P(BackendConformance, QueriesAreRotatedInPlaceByAppendWhereKeysAre) {
+  const ConformanceShape& shape = std::get<1>(GetParam());
+  const Tokens tokens(shape);
+  Rotation plain(adapter_.get(), shape, {}, false);
+  plain.Run(tokens);
+  EXPECT_EQ(plain.queries(), tokens.q);
+  if (!PowerOfTwo(shape)) return;
+  Rotation rotated(adapter_.get(), shape, {}, true);
+  rotated.Run(tokens);
+  std::vector<float> expected = tokens.q;
+  const size_t width = static_cast<size_t>(shape.query_heads) * shape.shape.head_dim;
+  HadamardHeads(absl::MakeSpan(expected).first(width), shape.shape.head_dim);
+  if (backend().activation_type() == ActivationType::kBfloat16) {
+    for (float& x : expected) x = Bf16ToFloat(FloatToBf16(x));
+  }
+  EXPECT_EQ(rotated.queries(), expected);
+}
+
+TEST_P(BackendConformance, AppendWantsQueriesThatAreRotatedOrKept) {
+  const ConformanceShape& shape = std::get<1>(GetParam());
+  const Tokens tokens(shape);
+  const auto append = [&](bool rotated, bool keeps, bool with_q) {
+    auto backend = adapter_->NewBackend({.shape = shape.shape,
+                                         .query_heads = shape.query_heads,
+                                         .pool_bytes = 4096,
+                                         .open_groups = 1,
+                                         .rows_max = 16,
+                                         .rotate_keys = rotated,
+                                         .query_window = 4});
+    KV_CHECK(backend.ok());
+    const SequenceView view{.open_group = 0, .keeps_queries = keeps};
+    const StepRows rows{.count = 1};
+    KV_CHECK((*backend)->BeginStep({&view, 1}, {&rows, 1}).ok());
+    void* const q = adapter_->Upload(tokens.q);
+    void* const k = adapter_->Upload(tokens.k);
+    const absl::Status status = (*backend)->Append(0, {.q = with_q ? q : nullptr, .k = k, .v = k});
+    KV_CHECK((*backend)->Synchronize().ok());
+    for (void* buffer : {q, k}) adapter_->Free(buffer);
+    return status.code();
+  };
+  EXPECT_EQ(append(false, false, false), absl::StatusCode::kOk);
+  EXPECT_EQ(append(false, true, true), absl::StatusCode::kOk);
+  EXPECT_EQ(append(false, true, false), absl::StatusCode::kInvalidArgument);
+  if (!PowerOfTwo(shape)) return;
+  EXPECT_EQ(append(true, false, true), absl::StatusCode::kOk);
+  EXPECT_EQ(append(true, false, false), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_P(BackendConformance, OnlyHeadsOfAPowerOfTwoCanBeRotated) {

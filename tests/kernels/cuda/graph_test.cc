@@ -49,9 +49,9 @@ struct Activations {
 
   void Layers(CudaBackend* backend) const {
     for (int layer = 0; layer < kShape.layers; ++layer) {
-      LayerActivations io{.q = q.data(), .k = k.data(), .v = v.data(), .scale = 0.09f};
-      io.out = out.data() + layer * kRowsMax * kQueryHeads * 128;
-      EXPECT_EQ(backend->Append(layer, io), absl::OkStatus());
+      const LayerActivations io{
+          .q = q.data(), .out = out.data() + layer * kRowsMax * kQueryHeads * 128, .scale = 0.09f};
+      EXPECT_EQ(backend->Append(layer, {.k = k.data(), .v = v.data()}), absl::OkStatus());
       EXPECT_EQ(backend->Attend(layer, io), absl::OkStatus());
     }
   }

@@ -92,7 +92,11 @@ class Tokens {
       }
       const DeviceArray<uint16_t> keys(ToBf16(k)),
           values(ToBf16(numbers_.Next(kGroupTokens * width)));
-      ASSERT_EQ(backend_->Append(layer, {.k = keys.data(), .v = values.data()}), absl::OkStatus());
+      const DeviceArray<uint16_t> queries(size_t{kGroupTokens} * config_.query_heads *
+                                          shape.head_dim);
+      ASSERT_EQ(
+          backend_->Append(layer, {.q = queries.data(), .k = keys.data(), .v = values.data()}),
+          absl::OkStatus());
       ASSERT_EQ(backend_->Synchronize(), absl::OkStatus());
     }
     if (used_ + kGroupTokens > pages_.size() * kSlotsPerPage) {

@@ -31,7 +31,7 @@ enum class StepPart : uint8_t {
   kEmbed,      // embedding, and the first layer's input norm
   kInputNorm,  // of the other layers
   kQkv,
-  kAppend,  // q/k norm, RoPE, into the open group
+  kAppend,  // q/k norm, RoPE, rotation, into the open group
   kAttend,
   kOutput,  // with the residual sum, as kDown
   kPostNorm,

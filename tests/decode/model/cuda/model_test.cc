@@ -35,11 +35,13 @@ constexpr double kWorstScoreError = 0.03;
 struct Variant {
   std::string name;
   ModelConfig config;
+  bool rotate_keys = false;
 };
 
 std::vector<Variant> Variants() {
   std::vector<Variant> out;
   out.push_back({"Llama", SmallConfig()});
+  out.push_back({"RotatedKeys", SmallConfig(), true});
   ModelConfig biased = SmallConfig();
   biased.qkv_bias = biased.output_bias = biased.mlp_bias = true;
   biased.tied_embeddings = true;
@@ -51,6 +53,7 @@ std::vector<Variant> Variants() {
   qwen3.query_heads = 8;
   qwen3.rope.theta = 1e6;
   out.push_back({"QkNormAndHeadDim128", qwen3});
+  out.push_back({"QkNormAndRotatedKeys", qwen3, true});
   ModelConfig wide = SmallConfig();
   wide.query_heads = 10;  // wider than the hidden size, five queries a KV head
   wide.rope.scaling = RopeScaling::kYarn;
@@ -65,9 +68,11 @@ CudaModelOptions SmallOptions() { return {.rows_max = kRowsMax, .logit_rows_max 
 
 struct OnGpu {
   explicit OnGpu(const ModelConfig& config, const CudaModelOptions& options = SmallOptions(),
-                 uint32_t sequences = kSequences, SlotScore carried = SlotScore::kNone)
-      : backend(BackendForChains(
-            ConfigForChains(config, sequences, kTokensMax, options.rows_max, carried))) {
+                 uint32_t sequences = kSequences, SlotScore carried = SlotScore::kNone,
+                 bool rotate_keys = false) {
+    BackendConfig cache = ConfigForChains(config, sequences, kTokensMax, options.rows_max, carried);
+    cache.rotate_keys = rotate_keys;
+    backend = BackendForChains(cache);
     auto made = NewSyntheticCudaModel(config, 7, options, backend.get());
     EXPECT_TRUE(made.ok()) << made.status();
     model = *std::move(made);
@@ -117,7 +122,7 @@ class OfEachFamily : public GpuTest, public testing::WithParamInterface<Variant>
 
 TEST_P(OfEachFamily, LogitsOfRaggedStepsAreThoseOfTheCpuModel) {
   const ModelConfig& config = GetParam().config;
-  OnGpu gpu(config);
+  OnGpu gpu(config, SmallOptions(), kSequences, SlotScore::kNone, GetParam().rotate_keys);
   auto cpu = NewSyntheticCpuModel(config, 7, {.rows_max = kRowsMax, .logit_rows_max = kRowsMax});
   ASSERT_TRUE(cpu.ok()) << cpu.status();
   ExactBackend exact(config);
