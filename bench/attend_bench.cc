@@ -33,7 +33,7 @@ constexpr double kRelativeError = 1.0 / 64;  // a page lost of 64 shows as 1/8 a
 struct Options {
   std::string cases_file = "bench/attend_cases.txt";
   std::vector<std::string> cases;
-  std::vector<std::string> formats = {"bf16", "fp8", "nvfp4", "ternary", "nvfp4/ternary", "R4E4T2"};
+  std::vector<std::string> formats;  // empty: FormatsOf's
   std::string holes = "both";
   bool quick = false;
   double seconds = 0.03;
@@ -43,7 +43,16 @@ struct Options {
 struct Point {
   std::string shape;
   AttendCase spec;
+  bool quick = false;  // of the grid's quick cases
 };
+
+// int4 lies as nvfp4 does and is read as quickly, so a few cases tell.
+std::vector<std::string> FormatsOf(const Point& point, const Options& options) {
+  if (!options.formats.empty()) return options.formats;
+  std::vector<std::string> formats = {"bf16", "fp8", "nvfp4", "ternary", "nvfp4/ternary", "R4E4T2"};
+  if (point.quick) formats.emplace_back("int4");
+  return formats;
+}
 
 absl::StatusOr<Point> ParsePoint(absl::string_view shape, absl::string_view batch,
                                  absl::string_view live) {
@@ -84,6 +93,7 @@ absl::StatusOr<std::vector<Point>> ReadPoints(const Options& options) {
     const bool is_quick = words.size() > 3 && words[3] == "quick";
     if (words.size() < 3 || (options.quick && !is_quick)) continue;
     KV_ASSIGN_OR_RETURN(points.emplace_back(), ParsePoint(words[0], words[1], words[2]));
+    points.back().quick = is_quick;
   }
   return points;
 }
@@ -165,7 +175,7 @@ absl::StatusOr<int> Run(const Options& options) {
   std::printf("%s\n", device.dump().c_str());
   Summary summary;
   for (const Point& point : points) {
-    for (const std::string& format : options.formats) {
+    for (const std::string& format : FormatsOf(point, options)) {
       AttendCase spec = point.spec;
       KV_ASSIGN_OR_RETURN(spec.formats, ParseClassFormats(format));
       spec.memory_bytes = static_cast<uint64_t>(options.memory_gib * (uint64_t{1} << 30));
@@ -211,7 +221,8 @@ int main(int argc, char** argv) {
   app.add_option("--cases", options.cases_file, "the grid")->capture_default_str();
   app.add_option("--case", options.cases, "SHAPE:BATCH:LIVE instead of the grid; may be repeated");
   app.add_flag("--quick", options.quick, "the grid's quick cases only");
-  app.add_option("--format", options.formats, "as the worker's --formats; may be repeated")
+  app.add_option("--format", options.formats,
+                 "as the worker's --formats; may be repeated; by default seven")
       ->check(flags::Formats());
   app.add_option("--holes", options.holes, "a quarter of the slots dead: with, without or both")
       ->check(CLI::IsMember({"with", "without", "both"}))

@@ -25,6 +25,8 @@ __device__ float Ternary(uint32_t code) {  // bit 0: magnitude, bit 1: sign
   return code & 1 ? (code & 2 ? -1.0f : 1.0f) : 0.0f;
 }
 
+__device__ float Int4(uint32_t code) { return code < 8 ? code : code - 16.0f; }
+
 // The code of channel c of 8 in a word, written down independently of layout.h's functions.
 __device__ uint32_t Nvfp4Code(uint32_t word, int c) {
   constexpr int kMagnitudes[] = {6, 3, 0, 9}, kSigns[] = {15, 12, 14, 13};
@@ -35,8 +37,8 @@ __device__ uint32_t Nvfp4Code(uint32_t word, int c) {
 // Channel c of a slot. A word holds n channels: even ones in its low half, odd ones in its high
 // half.
 __device__ float Channel(Format format, const uint8_t* data, const uint8_t* scales, int c) {
-  constexpr int kBits[] = {16, 8, 4, 2};
-  constexpr float kSecondLevel[] = {1.0f, 1.0f / 256, 1.0f / 4, 1.0f / 4};
+  constexpr int kBits[] = {16, 8, 4, 2, 4};
+  constexpr float kSecondLevel[] = {1.0f, 1.0f / 256, 1.0f / 4, 1.0f / 4, 1.0f / 4};
   const int bits = kBits[static_cast<int>(format)];
   const int n = 32 / bits;
   const int element = c % n / 2 + c % 2 * (n / 2);
@@ -45,8 +47,16 @@ __device__ float Channel(Format format, const uint8_t* data, const uint8_t* scal
                                                  : word >> (element * bits) & ((1u << bits) - 1);
   if (format == Format::kBf16) return __uint_as_float(code << 16);
   const float scale = E4m3(scales[c / kChannelsPerScale]) * kSecondLevel[static_cast<int>(format)];
-  if (format == Format::kFp8) return E4m3(code) * scale;
-  return (format == Format::kNvfp4 ? E2m1(code) : Ternary(code)) * scale;
+  switch (format) {
+    case Format::kFp8:
+      return E4m3(code) * scale;
+    case Format::kNvfp4:
+      return E2m1(code) * scale;
+    case Format::kTernary:
+      return Ternary(code) * scale;
+    default:
+      return Int4(code) * scale;
+  }
 }
 
 // One token of one lane.
@@ -87,7 +97,7 @@ struct WarpState {
 
 __device__ Token TokenOfPage(const PageLayout& at, const uint8_t* lane, int slot) {
   const int dim = at.shape.head_dim;
-  constexpr int kBits[] = {16, 8, 4, 2};
+  constexpr int kBits[] = {16, 8, 4, 2, 4};
   const int k_bytes = dim * kBits[static_cast<int>(at.format.k)] / 8;
   const int v_bytes = dim * kBits[static_cast<int>(at.format.v)] / 8;
   const int scale_bytes = dim / kChannelsPerScale;

@@ -192,11 +192,10 @@ double CopyGbps() {
 }
 
 int Run(const Options& options) {
-  constexpr PageFormat kPairs[] = {{Format::kBf16, Format::kBf16},
-                                   {Format::kFp8, Format::kFp8},
-                                   {Format::kNvfp4, Format::kNvfp4},
-                                   {Format::kNvfp4, Format::kTernary},
-                                   {Format::kTernary, Format::kTernary}};
+  constexpr PageFormat kPairs[] = {
+      {Format::kBf16, Format::kBf16},     {Format::kFp8, Format::kFp8},
+      {Format::kNvfp4, Format::kNvfp4},   {Format::kInt4, Format::kInt4},
+      {Format::kNvfp4, Format::kTernary}, {Format::kTernary, Format::kTernary}};
   std::string results;
   for (const PageFormat& pair : kPairs) {
     Case bench(options, pair);

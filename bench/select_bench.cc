@@ -243,8 +243,8 @@ class Bench {
       if (queries > 0) line["queries"] = queries;
       const Model model = ModelOf(shape);
       const Method of = MethodOf(method, options_);
-      const PageFormat page =
-          format == "bf16" ? PageFormat{} : PageFormat{Format::kNvfp4, Format::kNvfp4};
+      KV_ASSIGN_OR_RETURN(const Format of_both, ParseFormat(format));
+      const PageFormat page{of_both, of_both};
       KV_ASSIGN_OR_RETURN(const double agree,
                           Agreement::Of(model, page, of, std::min(queries, 64u)));
       line["agree_with_cpu"] = Rounded(agree, 5);
@@ -331,8 +331,8 @@ int main(int argc, char** argv) {
   CLI::App app("Anneals that choose tokens, on the GPU: time a call, TFLOP/s.");
   app.add_option("--shape", options.shapes, "of the model; several may be given")
       ->check(CLI::IsMember(options.shapes));
-  app.add_option("--format", options.formats, "bf16 or nvfp4, of K and V")
-      ->check(CLI::IsMember({"bf16", "nvfp4"}));
+  app.add_option("--format", options.formats, "of K and V; several may be given")
+      ->check(CLI::IsMember({"bf16", "nvfp4", "int4"}));
   app.add_option("--method", options.methods, "a way to choose; several may be given")
       ->check(CLI::IsMember(options.methods));
   app.add_option("--batch", options.batches, "sequences at once")->check(flags::KernelBatch());

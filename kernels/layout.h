@@ -20,8 +20,8 @@
 // j, channel 2j + 1 element j + n / 2. (For bf16 that is the natural order.) Tensor cores want
 // neighbouring channels as the two halves of a register; so a shift and a mask make them.
 //
-// The elements of fp8 and ternary lie one after the other. Those of nvfp4, a sign s and a magnitude
-// m of 3 bits each, are scattered over their half:
+// The elements of fp8, ternary and int4 lie one after the other. Those of nvfp4, a sign s and a
+// magnitude m of 3 bits each, are scattered over their half:
 //
 //   bit      15  14  13  12  11..9  8..6  5..3  2..0
 //            s0  s2  s3  s1   m3     m0    m1    m2
@@ -61,6 +61,7 @@ constexpr int BitsPerElement(Format format) {
     case Format::kFp8:
       return 8;
     case Format::kNvfp4:
+    case Format::kInt4:
       return 4;
     case Format::kTernary:
       return 2;
@@ -96,9 +97,9 @@ constexpr float SecondLevelScale(Format format) {
       return 1.0f;
     case Format::kFp8:
       return 1.0f / 256;
-    case Format::kNvfp4:  // NOLINT(bugprone-branch-clone): a table
-      return 1.0f / 4;
+    case Format::kNvfp4:
     case Format::kTernary:
+    case Format::kInt4:
       return 1.0f / 4;
   }
   return 1.0f;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A backend's configuration with the layouts of all sixteen kinds of page worked out: what the
+// A backend's configuration with the layouts of all kinds of page worked out: what the
 // checks and every backend need to know of a pool, wherever its memory is.
 #pragma once
 
@@ -16,10 +16,10 @@ inline constexpr int kMaxHeadDim = 256;  // of any backend
 class PoolLayout {
  public:
   explicit PoolLayout(const BackendConfig& config) : config_(config) {
-    for (int k = 0; k < kFormatCount; ++k) {
-      for (int v = 0; v < kFormatCount; ++v) {
-        pages_[k][v] =
-            MakePageLayout(config.shape, {static_cast<Format>(k), static_cast<Format>(v)});
+    for (const Format k : kFormats) {
+      for (const Format v : kFormats) {
+        pages_[static_cast<size_t>(k)][static_cast<size_t>(v)] =
+            MakePageLayout(config.shape, {k, v});
       }
     }
   }

@@ -176,7 +176,7 @@ struct PoolStatus {
   fullBytes @4 :UInt64;
   # What the same tokens would take in the full bf16 cache.
   pagesByFormat @5 :List(UInt64);
-  # By the format of K: bf16, fp8, nvfp4, ternary.
+  # By the format of K: bf16, fp8, nvfp4, ternary, int4.
   usedByteSteps @6 :UInt64;
   # usedBytes plus open groups and tables, summed over steps since start.
   fullByteSteps @7 :UInt64;

@@ -27,6 +27,7 @@ enum Format {
   fp8 @1;      # E4M3
   nvfp4 @2;    # E2M1, one E4M3 scale for 16 channels
   ternary @3;  # 2 bits
+  int4 @4;     # -7 to 7, one E4M3 scale for 16 channels
 }
 
 struct PageFormat {

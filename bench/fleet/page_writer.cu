@@ -33,6 +33,8 @@ __device__ uint32_t DataWord(Format format, uint32_t bits) {
       return bits;
     case Format::kTernary:  // a sign only where there is a magnitude
       return bits & (0x55555555u | (bits & 0x55555555u) << 1);
+    case Format::kInt4:  // odd, so never -8
+      return bits | 0x11111111u;
   }
   return 0;
 }

@@ -4,13 +4,15 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/base/status_macros.h"
 
 namespace palimpsest {
 namespace {
 
-constexpr std::array<absl::string_view, kFormatCount> kNames = {"bf16", "fp8", "nvfp4", "ternary"};
+constexpr std::array<absl::string_view, kFormatCount> kNames = {"bf16", "fp8", "nvfp4", "ternary",
+                                                                "int4"};
 
 absl::StatusOr<PageFormat> ParsePageFormat(absl::string_view text) {
   const std::vector<std::string> parts = absl::StrSplit(text, '/');
@@ -29,8 +31,8 @@ std::string ToString(const PageFormat& format) {
 
 absl::Status GrammarError(absl::string_view text) {
   return absl::InvalidArgumentError(absl::StrCat(
-      "formats '", text, "': expected one of bf16, fp8, nvfp4, ternary, a K/V pair such as ",
-      "nvfp4/ternary, the name R4E4T2, or all of R=...,E=...,T=..."));
+      "formats '", text, "': expected one of ", absl::StrJoin(kNames, ", "),
+      ", a K/V pair such as ", "nvfp4/ternary, the name R4E4T2, or all of R=...,E=...,T=..."));
 }
 
 }  // namespace
@@ -38,11 +40,11 @@ absl::Status GrammarError(absl::string_view text) {
 absl::string_view Name(Format format) { return kNames[static_cast<size_t>(format)]; }
 
 absl::StatusOr<Format> ParseFormat(absl::string_view name) {
-  for (int i = 0; i < kFormatCount; ++i) {
-    if (kNames[i] == name) return static_cast<Format>(i);
+  for (const Format format : kFormats) {
+    if (Name(format) == name) return format;
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("format '", name, "': expected bf16, fp8, nvfp4 or ternary"));
+      absl::StrCat("format '", name, "': expected one of ", absl::StrJoin(kNames, ", ")));
 }
 
 absl::StatusOr<ClassFormats> ParseClassFormats(absl::string_view text) {

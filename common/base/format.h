@@ -12,11 +12,13 @@
 
 namespace palimpsest {
 
-enum class Format : uint8_t { kBf16 = 0, kFp8 = 1, kNvfp4 = 2, kTernary = 3 };
+enum class Format : uint8_t { kBf16 = 0, kFp8 = 1, kNvfp4 = 2, kTernary = 3, kInt4 = 4 };
 
-inline constexpr int kFormatCount = 4;
+inline constexpr int kFormatCount = 5;
+inline constexpr std::array<Format, kFormatCount> kFormats = {
+    Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary, Format::kInt4};
 
-// "bf16", "fp8", "nvfp4", "ternary".
+// "bf16", "fp8", "nvfp4", "ternary", "int4".
 absl::string_view Name(Format format);
 
 // Reads a name as `Name` writes it. InvalidArgument lists the allowed names.

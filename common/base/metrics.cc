@@ -54,10 +54,9 @@ constexpr std::array<const char*, kThoughtCount> kThoughtNames = {"transition", 
 
 std::vector<std::string> PageFormatNames() {
   std::vector<std::string> names;
-  for (int k = 0; k < kFormatCount; ++k) {
-    for (int v = 0; v < kFormatCount; ++v) {
-      const auto name = [](int f) { return Name(static_cast<Format>(f)); };
-      names.push_back(k == v ? std::string(name(k)) : absl::StrCat(name(k), "/", name(v)));
+  for (const Format k : kFormats) {
+    for (const Format v : kFormats) {
+      names.push_back(k == v ? std::string(Name(k)) : absl::StrCat(Name(k), "/", Name(v)));
     }
   }
   return names;

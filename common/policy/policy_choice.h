@@ -33,7 +33,7 @@ PolicyChoice ChoiceOf(const PolicySpec& spec);
 // the name only; NotFound lists those there are.
 absl::StatusOr<PolicySpec> Filled(const PolicyChoice& choice, const PolicySpec& otherwise);
 
-// "anticipate k=1024 window=64 nvfp4", for people.
+// "anticipate k=1024 window=64 int4", for people.
 std::string Described(const PolicySpec& spec);
 
 }  // namespace palimpsest

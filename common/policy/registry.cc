@@ -30,11 +30,11 @@ PolicySpec FullSpec() {
 // Needs no statistics, so its windows only bound the length of segments, and k can be as small.
 PolicySpec WindowSpec() { return {.name = "window", .window_tokens = 64, .formats = kBf16}; }
 
-constexpr ClassFormats kNvfp4 = ClassFormats::Uniform({Format::kNvfp4, Format::kNvfp4});
+constexpr ClassFormats kInt4 = ClassFormats::Uniform({Format::kInt4, Format::kInt4});
 
 // Ours.
 PolicySpec AnticipateSpec() {
-  return {.name = "anticipate", .window_tokens = 0, .formats = kNvfp4};
+  return {.name = "anticipate", .window_tokens = 0, .formats = kInt4};
 }
 
 // Others' policies that evict and do not quantise, as their papers have them. A window is how

@@ -12,6 +12,7 @@ namespace {
 constexpr int kBlock = kChannelsPerScale;
 constexpr float kE4m3Max = 448.0f;
 constexpr float kE2m1Max = 6.0f;
+constexpr float kInt4Max = 7.0f;
 
 float MaxMagnitude(const float* x) {
   float amax = 0.0f;
@@ -55,18 +56,13 @@ float StoreScale(Format format, float ideal, uint8_t* scale) {
   return E4m3ToFloat(*scale) * SecondLevelScale(format);
 }
 
-void EncodeFp8(const float* x, uint8_t* data, uint8_t* scale) {
-  const float s = StoreScale(Format::kFp8, MaxMagnitude(x) / kE4m3Max, scale);
-  std::memset(data, 0, SlotDataBytes(Format::kFp8, kBlock));
+// Scaled so that the largest channel becomes `most`, the largest element there is.
+template <Format kFormat, auto kToCode>
+void EncodeScaled(const float* x, float most, uint8_t* data, uint8_t* scale) {
+  const float s = StoreScale(kFormat, MaxMagnitude(x) / most, scale);
+  std::memset(data, 0, SlotDataBytes(kFormat, kBlock));
   if (s == 0.0f) return;
-  for (int i = 0; i < kBlock; ++i) PutCode(Format::kFp8, i, FloatToE4m3(x[i] / s), data);
-}
-
-void EncodeNvfp4(const float* x, uint8_t* data, uint8_t* scale) {
-  const float s = StoreScale(Format::kNvfp4, MaxMagnitude(x) / kE2m1Max, scale);
-  std::memset(data, 0, SlotDataBytes(Format::kNvfp4, kBlock));
-  if (s == 0.0f) return;
-  for (int i = 0; i < kBlock; ++i) PutCode(Format::kNvfp4, i, FloatToE2m1(x[i] / s), data);
+  for (int i = 0; i < kBlock; ++i) PutCode(kFormat, i, kToCode(x[i] / s), data);
 }
 
 // Threshold 0.7 mean |x|, scale = mean |x| above it (ternary weight networks). An exhaustive search
@@ -143,6 +139,14 @@ float TernaryToFloat(uint8_t code) {
   return kValues[code & 3];
 }
 
+float Int4ToFloat(uint8_t code) { return static_cast<float>(((code & 15) ^ 8) - 8); }
+
+uint8_t FloatToInt4(float value) {
+  if (std::isnan(value)) return 0;
+  const float nearest = std::nearbyint(std::clamp(value, -kInt4Max, kInt4Max));
+  return static_cast<uint8_t>(static_cast<int>(nearest) & 15);
+}
+
 void EncodeBlock(Format format, const float* x, uint8_t* data, uint8_t* scale) {
   switch (format) {
     case Format::kBf16:
@@ -153,11 +157,13 @@ void EncodeBlock(Format format, const float* x, uint8_t* data, uint8_t* scale) {
       }
       return;
     case Format::kFp8:
-      return EncodeFp8(x, data, scale);
+      return EncodeScaled<Format::kFp8, FloatToE4m3>(x, kE4m3Max, data, scale);
     case Format::kNvfp4:
-      return EncodeNvfp4(x, data, scale);
+      return EncodeScaled<Format::kNvfp4, FloatToE2m1>(x, kE2m1Max, data, scale);
     case Format::kTernary:
       return EncodeTernary(x, data, scale);
+    case Format::kInt4:
+      return EncodeScaled<Format::kInt4, FloatToInt4>(x, kInt4Max, data, scale);
   }
 }
 
@@ -186,6 +192,9 @@ void DecodeSlot(Format format, const uint8_t* data, const uint8_t* scales, int h
         break;
       case Format::kTernary:
         out[c] = TernaryToFloat(CodeAt(format, c, data) & 3) * scale;
+        break;
+      case Format::kInt4:
+        out[c] = Int4ToFloat(CodeAt(format, c, data) & 15) * scale;
         break;
     }
   }

@@ -5,10 +5,11 @@
 //   fp8      E4M3FN (no infinities, 0x7F is NaN), saturating at 448
 //   nvfp4    E2M1: 0 .5 1 1.5 2 3 4 6 and a sign, which lies apart from the magnitude
 //   ternary  2 bits: bit 0 magnitude, bit 1 sign (so 0b10 reads as zero; it is never written)
+//   int4     -7 .. 7 in two's complement (so 0b1000 reads as -8; it is never written)
 //
-// Where a channel's bits lie: ChannelBit and Nvfp4SignBit in layout.h. fp8, nvfp4 and ternary have
-// one scale byte per 16 channels. A scale byte is a non-negative E4M3 number; the scale is that
-// times SecondLevelScale(format). A block whose scale rounds to zero is stored as zeros. Every
+// Where a channel's bits lie: ChannelBit and Nvfp4SignBit in layout.h. All but bf16 have one scale
+// byte per 16 channels. A scale byte is a non-negative E4M3 number; the scale is that times
+// SecondLevelScale(format). A block whose scale rounds to zero is stored as zeros. Every
 // de-quantised value is exact in fp32, and in bf16 too: the products need at most 8 significant
 // bits.
 //
@@ -49,6 +50,9 @@ float E2m1ToFloat(uint8_t code);  // code in 0..15: bit 3 the sign, bits 2..0 th
 uint8_t FloatToE2m1(float value);
 
 float TernaryToFloat(uint8_t code);  // code in 0..3
+
+float Int4ToFloat(uint8_t code);  // code in 0..15
+uint8_t FloatToInt4(float value);
 
 // Encodes 16 channels `x` of one slot. `data` has 16 * BitsPerElement / 8 bytes; `scale` one byte
 // (left alone for bf16).

@@ -47,6 +47,18 @@ KV_ALWAYS_INLINE F32 DecodeFp8(const uint8_t* data, float scale) {
   return std::bit_cast<F32>(std::bit_cast<U32>(value * scale) ^ ((code & 0x80) << 24));
 }
 
+// The two words of a block of four-bit elements, the first in the first eight channels.
+KV_ALWAYS_INLINE U32 SpreadWords(const uint8_t* data) {
+  constexpr uint32_t kAll = ~uint32_t{0};
+  constexpr U32 kLow = {kAll, kAll, kAll, kAll, kAll, kAll, kAll, kAll, 0, 0, 0, 0, 0, 0, 0, 0};
+  uint32_t low, high;  // loaded one by one, so that they are broadcast from memory
+  std::memcpy(&low, data, sizeof(low));
+  std::memcpy(&high, data + sizeof(low), sizeof(high));
+  const U32 zero = {};
+  // Masks and an or: GCC 12 turns a shuffle of two broadcasts into scalar code.
+  return ((zero + low) & kLow) | ((zero + high) & ~kLow);
+}
+
 KV_ALWAYS_INLINE F32 DecodeNvfp4(const uint8_t* data, float scale) {
   constexpr float kStep = SecondLevelScale(Format::kNvfp4);
   // Twice, for the bit above the magnitude.
@@ -57,14 +69,7 @@ KV_ALWAYS_INLINE F32 DecodeNvfp4(const uint8_t* data, float scale) {
   constexpr U32 kShift = {6, 22, 3, 19, 0, 16, 9, 25, 6, 22, 3, 19, 0, 16, 9, 25};
   // From Nvfp4SignBit's to the top of a float.
   constexpr U32 kSignShift = {16, 0, 19, 3, 17, 1, 18, 2, 16, 0, 19, 3, 17, 1, 18, 2};
-  constexpr uint32_t kAll = ~uint32_t{0};
-  constexpr U32 kLow = {kAll, kAll, kAll, kAll, kAll, kAll, kAll, kAll, 0, 0, 0, 0, 0, 0, 0, 0};
-  uint32_t low, high;  // loaded one by one, so that they are broadcast from memory
-  std::memcpy(&low, data, sizeof(low));
-  std::memcpy(&high, data + sizeof(low), sizeof(high));
-  const U32 zero = {};
-  // Masks and an or: GCC 12 turns a shuffle of two broadcasts into scalar code.
-  const U32 spread = ((zero + low) & kLow) | ((zero + high) & ~kLow);
+  const U32 spread = SpreadWords(data);
   const F32 magnitude = simd::LookUp(kTable, std::bit_cast<I32>(spread >> kShift)) * scale;
   const U32 sign = (spread << kSignShift) & 0x80000000u;
   return std::bit_cast<F32>(std::bit_cast<U32>(magnitude) ^ sign);
@@ -79,6 +84,15 @@ KV_ALWAYS_INLINE F32 DecodeTernary(const uint8_t* data, float scale) {
   std::memcpy(&word, data, sizeof(word));
   const U32 zero = {};
   return simd::LookUp(kTable, std::bit_cast<I32>((zero + word) >> kShift)) * scale;
+}
+
+KV_ALWAYS_INLINE F32 DecodeInt4(const uint8_t* data, float scale) {
+  constexpr float kOne = SecondLevelScale(Format::kInt4);
+  constexpr F32 kTable = {0,         kOne,      2 * kOne,  3 * kOne,  4 * kOne,  5 * kOne,
+                          6 * kOne,  7 * kOne,  -8 * kOne, -7 * kOne, -6 * kOne, -5 * kOne,
+                          -4 * kOne, -3 * kOne, -2 * kOne, -kOne};
+  constexpr U32 kShift = {0, 16, 4, 20, 8, 24, 12, 28, 0, 16, 4, 20, 8, 24, 12, 28};
+  return simd::LookUp(kTable, std::bit_cast<I32>(SpreadWords(data) >> kShift)) * scale;
 }
 
 template <Format kFormat>
@@ -100,6 +114,7 @@ KV_ALWAYS_INLINE int Dequantise(const uint8_t* data, const uint8_t* scales, uint
         if constexpr (kFormat == Format::kFp8) Store(DecodeFp8(block, scale), out);
         if constexpr (kFormat == Format::kNvfp4) Store(DecodeNvfp4(block, scale), out);
         if constexpr (kFormat == Format::kTernary) Store(DecodeTernary(block, scale), out);
+        if constexpr (kFormat == Format::kInt4) Store(DecodeInt4(block, scale), out);
       }
     }
   }
@@ -182,6 +197,8 @@ int DequantiseSlots(Format format, const uint8_t* data, const uint8_t* scales, u
       return Dequantise<Format::kNvfp4>(data, scales, live, head_dim, out);
     case Format::kTernary:
       return Dequantise<Format::kTernary>(data, scales, live, head_dim, out);
+    case Format::kInt4:
+      return Dequantise<Format::kInt4>(data, scales, live, head_dim, out);
   }
   return 0;
 }

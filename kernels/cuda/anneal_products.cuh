@@ -148,16 +148,9 @@ template <int kRows, int kColumns>
 __device__ __forceinline__ void AddProducts(const Problem& problem, HeadRange heads, TokenTile tile,
                                             uint32_t start, uint32_t stride,
                                             TileSums<kRows, kColumns>* out) {
-  switch (static_cast<Format>(problem.format_pair() / 4)) {
-    case Format::kBf16:
-      return AddProducts<Format::kBf16>(problem, heads, tile, start, stride, out);
-    case Format::kFp8:
-      return AddProducts<Format::kFp8>(problem, heads, tile, start, stride, out);
-    case Format::kNvfp4:
-      return AddProducts<Format::kNvfp4>(problem, heads, tile, start, stride, out);
-    case Format::kTernary:
-      return AddProducts<Format::kTernary>(problem, heads, tile, start, stride, out);
-  }
+  WithFormat(FormatsOf(problem.format_pair()).k, [&]<Format kFormat>() {
+    AddProducts<kFormat>(problem, heads, tile, start, stride, out);
+  });
 }
 
 // A CTA a tile of a problem. Heads that do not agree are left to the next

@@ -183,38 +183,18 @@ class Attention {
   __device__ __forceinline__ void FoldPage(const StreamedPage& page, WarpState<kDim>& state) {
     float s[4];
     const uint8_t* values = page.bytes;
-    switch (static_cast<Format>(page.format_pair / 4)) {
-      case Format::kBf16:
-        values += Logits<Format::kBf16>(page.bytes, s);
-        break;
-      case Format::kFp8:
-        values += Logits<Format::kFp8>(page.bytes, s);
-        break;
-      case Format::kNvfp4:
-        values += Logits<Format::kNvfp4>(page.bytes, s);
-        break;
-      case Format::kTernary:
-        values += Logits<Format::kTernary>(page.bytes, s);
-        break;
-    }
+    values += WithFormat(page.formats.k,
+                         [&]<Format kFormat>() { return this->Logits<kFormat>(page.bytes, s); });
     const uint32_t live = page.live >> SlotOfRow(lane_ / 4);
     if ((live & 1) == 0) s[0] = s[1] = -INFINITY;
     if ((live >> 8 & 1) == 0) s[2] = s[3] = -INFINITY;
-    switch (static_cast<Format>(page.format_pair % 4)) {
-      case Format::kBf16:
-        return Values<Format::kBf16>(values, s, state);
-      case Format::kFp8:
-        return Values<Format::kFp8>(values, s, state);
-      case Format::kNvfp4:
-        return Values<Format::kNvfp4>(values, s, state);
-      case Format::kTernary:
-        return Values<Format::kTernary>(values, s, state);
-    }
+    WithFormat(page.formats.v, [&]<Format kFormat>() { this->Values<kFormat>(values, s, state); });
   }
 
   // Logits (log2) of the 16 slots whose K lies at `keys`; returns how far behind it V lies.
   template <Format kFormat>
   __device__ __forceinline__ uint32_t Logits(const uint8_t* keys, float (&s)[4]) const {
+    static_assert(kTileBytes<kFormat, kDim> % kFormatPairs == 0);  // as page_stream.cuh wants it
     TileLogits<kFormat, kDim>(keys, q_, lane_, s);
     constexpr float kFactor = PowerOfTwo(FactorExponent<kFormat>());
     const float scale = p_.scale_log2 * kFactor;

@@ -47,11 +47,11 @@ __device__ __forceinline__ void TileLogits(const uint8_t* data, const QueryTile<
   constexpr int kChannels = kDim / 4;             // of one thread
   constexpr int kWords = kChannels * kBits / 32;  // of one slot
   constexpr int kPairsPerWord = 16 / kBits;
-  [[maybe_unused]] constexpr int kPairsPerScale = kChannelsPerScale / 2;
+  constexpr int kPairsPerScale = kChannelsPerScale / 2;
   constexpr int kScales = kChannels / kChannelsPerScale;
   const uint32_t g = lane / 4, t = lane % 4;
   uint32_t words[2][kWords];
-  [[maybe_unused]] uint32_t scale[2][kScales];
+  uint32_t scale[2][kScales] = {};
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const uint32_t slot = SlotOfRow(g) + 8 * h;
@@ -71,12 +71,8 @@ __device__ __forceinline__ void TileLogits(const uint8_t* data, const QueryTile<
     }
   }
   const auto pair = [&](int h, int i) {  // the thread's i-th pair of channels
-    const uint32_t raw = RawPair<kFormat>(words[h][i / kPairsPerWord], i % kPairsPerWord);
-    if constexpr (HasScales(kFormat)) {
-      return MultiplyBf16(raw, scale[h][i / kPairsPerScale]);
-    } else {
-      return raw;
-    }
+    return DequantisedPair<kFormat>(words[h][i / kPairsPerWord], i % kPairsPerWord,
+                                    scale[h][i / kPairsPerScale]);
   };
   float even[4] = {}, odd[4] = {};  // two chains, since a product waits for the one before
 #pragma unroll
@@ -99,7 +95,7 @@ struct ValueTile {
 
   uint32_t even[2][kWords];  // slots t, t + 4 and t + 8, t + 12
   uint32_t odd[2][kWords];
-  uint32_t scale[2];  // as stored: a byte a slot
+  uint32_t scale[2] = {};  // as stored: a byte a slot
 
   // `data`: V of the lane.
   __device__ __forceinline__ ValueTile(const uint8_t* data, uint32_t lane) {
@@ -142,14 +138,9 @@ __device__ __forceinline__ void TileValues(const ValueTile<kFormat, kDim>& v,
   constexpr int kPairsPerWord = 16 / BitsPerElement(kFormat);
   const uint32_t p0 = Transpose8x8(p[0]);  // slots t, t + 4 of query g
   const uint32_t p1 = Transpose8x8(p[1]);  // slots t + 8, t + 12
-  [[maybe_unused]] const uint32_t scale[2] = {ScalePair(v.scale[0]), ScalePair(v.scale[1])};
+  const uint32_t scale[2] = {ScalePair(v.scale[0]), ScalePair(v.scale[1])};
   const auto pair = [&](const uint32_t(&words)[2][ValueTile<kFormat, kDim>::kWords], int i, int j) {
-    const uint32_t raw = RawPair<kFormat>(words[i][j / kPairsPerWord], j % kPairsPerWord);
-    if constexpr (HasScales(kFormat)) {
-      return MultiplyBf16(raw, scale[i]);
-    } else {
-      return raw;
-    }
+    return DequantisedPair<kFormat>(words[i][j / kPairsPerWord], j % kPairsPerWord, scale[i]);
   };
 #pragma unroll
   for (int j = 0; j < kDim / 16; ++j) {  // channels 2j, 2j + 1 of the thread's

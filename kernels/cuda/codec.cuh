@@ -89,6 +89,19 @@ __device__ __forceinline__ uint2 EncodeNvfp4(const float (&x)[kChannelsPerScale]
   return make_uint2(words[0], words[1]);
 }
 
+__device__ __forceinline__ uint2 EncodeInt4(const float (&x)[kChannelsPerScale], uint8_t* scale) {
+  const float s = StoreScale<Format::kInt4>(__fdiv_rn(MaxMagnitude(x), 7.0f), scale);
+  uint32_t words[2] = {};
+  if (s != 0.0f) {
+#pragma unroll
+    for (int i = 0; i < kChannelsPerScale; ++i) {
+      const int nearest = __float2int_rn(fminf(fmaxf(__fdiv_rn(x[i], s), -7.0f), 7.0f));
+      words[i / 8] |= (nearest & 15u) << ChannelBit(Format::kInt4, i) % 32;
+    }
+  }
+  return make_uint2(words[0], words[1]);
+}
+
 // Threshold and scale as in kernels/cpu/codec.cc.
 __device__ __forceinline__ uint32_t EncodeTernary(const float (&x)[kChannelsPerScale],
                                                   uint8_t* scale) {

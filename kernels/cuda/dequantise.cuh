@@ -6,10 +6,13 @@
 // are spread into a bf16: sign to bit 15, exponent and mantissa to the low bits of their fields.
 // (nvfp4's lie so that half of its pairs need no spreading.)
 // The result is the element times a power of two (its exponent bias differs from bf16's; subnormal
-// elements become subnormal bf16, which multiply right). One multiplication by the scale, itself
-// brought to kScaleExponent, gives
+// elements become subnormal bf16, which multiply right). An integer n of int4 becomes the bf16
+// 136 + n, whose mantissa ends in its four bits, the sign turned over: one instruction, with the
+// mask. One multiplication by the scale, itself brought to kScaleExponent, gives
 //
 //   pair = value · 2^-FactorExponent(format), exact in bf16,
+//
+// for int4 with the addition of -136 scales, which is exact too (17 times a scale of 4 bits).
 //
 // and whoever uses it takes the power of two back in fp32, where that is free: in the softmax scale
 // for K, in the exponent of the probabilities for V.
@@ -38,6 +41,8 @@ __host__ __device__ constexpr int FactorExponent() {
       return 126 - kScaleExponent - 2;
     case Format::kTernary:  // raw 2^1, second level 2^-2
       return -1 - kScaleExponent - 2;
+    case Format::kInt4:  // raw 2^0, second level 2^-2
+      return -kScaleExponent - 2;
   }
   return 0;
 }
@@ -47,6 +52,24 @@ __host__ __device__ constexpr float PowerOfTwo(int exponent) {
   for (; exponent > 0; --exponent) x *= 2.0f;
   for (; exponent < 0; ++exponent) x *= 0.5f;
   return x;
+}
+
+// f.template operator()<kFormat>() of the format.
+template <typename F>
+__device__ __forceinline__ auto WithFormat(Format format, F&& f) {
+  switch (format) {
+    case Format::kBf16:
+      return f.template operator()<Format::kBf16>();
+    case Format::kFp8:
+      return f.template operator()<Format::kFp8>();
+    case Format::kNvfp4:
+      return f.template operator()<Format::kNvfp4>();
+    case Format::kTernary:
+      return f.template operator()<Format::kTernary>();
+    case Format::kInt4:
+      return f.template operator()<Format::kInt4>();
+  }
+  __builtin_unreachable();
 }
 
 // The pair of channels (2j, 2j + 1) of a word, before its scale. j < 16 / bits.
@@ -62,8 +85,10 @@ __device__ __forceinline__ uint32_t RawPair(uint32_t word, int j) {
     if (j == 1) return (word << 3) & 0x81c081c0u;
     if (j == 2) return ((word << 6) & 0x01c001c0u) | ((word << 1) & 0x80008000u);
     return ((word >> 3) & 0x01c001c0u) | ((word << 2) & 0x80008000u);
-  } else {  // s m: the magnitude is the top bit of the exponent, so 2.0
-    return (word << (14 - 2 * j)) & 0xc000c000u;
+  } else if constexpr (kFormat == Format::kTernary) {  // s m: the magnitude is the top bit of the
+    return (word << (14 - 2 * j)) & 0xc000c000u;       // exponent, so 2.0
+  } else {
+    return MaskAndFlip(word >> (4 * j), 0x000f000fu, 0x43084308u);
   }
 }
 
@@ -75,6 +100,21 @@ __device__ __forceinline__ uint32_t ScalePair(uint32_t bytes) {
   constexpr uint32_t kRest = (uint32_t{127 + 120 - 127 + kScaleExponent} << 7) * 0x00010001u;
   return MultiplyBf16(MultiplyBf16(raw, kTwoTo127), kRest);
 }
+
+// The pair with its scales, a ScalePair; bf16 needs none.
+template <Format kFormat>
+__device__ __forceinline__ uint32_t DequantisedPair(uint32_t word, int j, uint32_t scale) {
+  const uint32_t raw = RawPair<kFormat>(word, j);
+  if constexpr (!HasScales(kFormat)) {
+    return raw;
+  } else if constexpr (kFormat == Format::kInt4) {
+    constexpr uint32_t kMinus136 = 0xc308c308u;
+    return MultiplyAddBf16(raw, scale, MultiplyBf16(scale, kMinus136));  // one a scale
+  } else {
+    return MultiplyBf16(raw, scale);
+  }
+}
+
 __device__ __forceinline__ uint32_t SplatLow(uint32_t pair) { return __byte_perm(pair, 0, 0x1010); }
 __device__ __forceinline__ uint32_t SplatHigh(uint32_t pair) {
   return __byte_perm(pair, 0, 0x3232);

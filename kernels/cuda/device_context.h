@@ -22,16 +22,18 @@ struct DeviceContext {
 // Offsets of all kinds of page, as kernels take them.
 inline DeviceLayouts DeviceLayoutsOf(const PoolLayout& pool) {
   DeviceLayouts layouts;
-  for (int pair = 0; pair < kFormatPairs; ++pair) {
-    const PageLayout& page = pool.page(
-        {static_cast<Format>(pair / kFormatCount), static_cast<Format>(pair % kFormatCount)});
-    layouts.of[pair] = {.k_scales_offset = static_cast<uint32_t>(page.k_scales_offset),
-                        .v_data_offset = static_cast<uint32_t>(page.v_data_offset),
-                        .v_scales_offset = static_cast<uint32_t>(page.v_scales_offset),
-                        .lane_bytes = static_cast<uint32_t>(page.lane_bytes),
-                        .positions_offset = page.positions_offset,
-                        .scores_offset = page.scores_offset,
-                        .masks_offset = page.masks_offset};
+  for (const Format k : kFormats) {
+    for (const Format v : kFormats) {
+      const PageLayout& page = pool.page({k, v});
+      layouts.of[FormatPair({k, v})] = {
+          .k_scales_offset = static_cast<uint32_t>(page.k_scales_offset),
+          .v_data_offset = static_cast<uint32_t>(page.v_data_offset),
+          .v_scales_offset = static_cast<uint32_t>(page.v_scales_offset),
+          .lane_bytes = static_cast<uint32_t>(page.lane_bytes),
+          .positions_offset = page.positions_offset,
+          .scores_offset = page.scores_offset,
+          .masks_offset = page.masks_offset};
+    }
   }
   return layouts;
 }

@@ -36,8 +36,8 @@ __device__ __forceinline__ void DequantiseEight(const uint8_t* lane_data,
   constexpr float kFactor = PowerOfTwo(FactorExponent<kFormat>());
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    uint32_t pair = RawPair<kFormat>(words[i / kPairsPerWord], i % kPairsPerWord);
-    if constexpr (HasScales(kFormat)) pair = MultiplyBf16(pair, scale);
+    const uint32_t pair =
+        DequantisedPair<kFormat>(words[i / kPairsPerWord], i % kPairsPerWord, scale);
     x[2 * i] = __uint_as_float(pair << 16) * kFactor;
     x[2 * i + 1] = __uint_as_float(pair & 0xffff0000u) * kFactor;
   }
@@ -47,20 +47,10 @@ __device__ __forceinline__ void DequantiseEight(const uint8_t* lane_data,
 template <int kDim>
 __device__ __forceinline__ void LoadRow(Format format, const uint8_t* data, const uint8_t* scales,
                                         uint32_t slot, uint32_t channel, float (&x)[16]) {
-  const auto load = [&]<Format kFormat>() {
+  WithFormat(format, [&]<Format kFormat>() {
     DequantiseEight<kFormat, kDim>(data, scales, slot, channel, x);
     DequantiseEight<kFormat, kDim>(data, scales, slot, channel + kDim / 2, x + 8);
-  };
-  switch (format) {
-    case Format::kBf16:
-      return load.template operator()<Format::kBf16>();
-    case Format::kFp8:
-      return load.template operator()<Format::kFp8>();
-    case Format::kNvfp4:
-      return load.template operator()<Format::kNvfp4>();
-    case Format::kTernary:
-      return load.template operator()<Format::kTernary>();
-  }
+  });
 }
 
 template <int kDim>

@@ -14,7 +14,7 @@ namespace palimpsest::cuda {
 // Writes the entries of pages of one format to `entries`. Returns where the next go.
 inline PageEntry* PutPages(absl::Span<const PageOffset> pages, PageFormat format,
                            PageEntry* entries) {
-  const auto pair = static_cast<PageEntry>(FormatPair(format));
+  const PageEntry pair = FormatPair(format);
   for (const PageOffset page : pages) *entries++ = page | pair;
   return entries;
 }

@@ -94,22 +94,20 @@ template <Format kFormat>
 struct KeyBlock {
   static constexpr int kWords = BitsPerElement(kFormat) / 2;
   static constexpr int kPairsPerWord = 8 / kWords;
-  static constexpr bool kScaled = HasScales(kFormat);
 
   uint32_t words[kWords] = {};
   uint32_t scales = 0;  // twice
 
   __device__ void Load(const uint8_t* data, const uint8_t* scale_bytes, uint32_t index) {
     LoadWords<kWords>(data + size_t{index} * (kWords * 4), words);
-    if constexpr (kScaled) scales = scale_bytes[index];
+    if constexpr (HasScales(kFormat)) scales = scale_bytes[index];
   }
   // After Load, once the bytes are wanted.
   __device__ void PrepareScale() {
-    if constexpr (kScaled) scales = ScalePair(scales * 0x00010001u);
+    if constexpr (HasScales(kFormat)) scales = ScalePair(scales * 0x00010001u);
   }
   __device__ uint32_t Pair(int i) const {
-    const uint32_t raw = RawPair<kFormat>(words[i / kPairsPerWord], i % kPairsPerWord);
-    return kScaled ? MultiplyBf16(raw, scales) : raw;
+    return DequantisedPair<kFormat>(words[i / kPairsPerWord], i % kPairsPerWord, scales);
   }
 };
 

@@ -17,7 +17,7 @@ inline constexpr uint32_t kStagesMax = 8;
 
 struct StreamedPage {
   const uint8_t* bytes = nullptr;  // the lane, in shared memory
-  uint32_t format_pair = 0;
+  PageFormat formats;
   uint32_t live = 0;  // mask of live slots
 };
 
@@ -49,7 +49,7 @@ class PageStream {
   __device__ StreamedPage Next() {
     const StreamedPage page{
         .bytes = ring_ + stage_ * stage_bytes_,
-        .format_pair = __shfl_sync(~0u, static_cast<uint32_t>(batch_[0].lane) & 15, next_ % 32),
+        .formats = FormatsOf(__shfl_sync(~0u, static_cast<uint32_t>(batch_[0].lane), next_ % 32)),
         .live = __shfl_sync(~0u, batch_[0].live, next_ % 32)};
     WaitBarrier(&barriers_[stage_], phases_ >> stage_ & 1);
     phases_ ^= 1u << stage_;
@@ -69,9 +69,11 @@ class PageStream {
   }
 
  private:
+  static constexpr uint64_t kPairMask = kFormatPairs - 1;
+
   // One page of the thread's.
   struct Page {
-    uint64_t lane = 0;  // address, a multiple of 16, with the format pair in its low bits
+    uint64_t lane = 0;  // address, a multiple of kFormatPairs, with the format pair in its low bits
     uint32_t live = 0;
   };
 
@@ -80,20 +82,20 @@ class PageStream {
     const uint32_t page = first + lane_;
     if (page >= count_) return {};
     const PageEntry entry = entries_[page];
-    const DeviceLayout& layout = layouts_.of[entry & 15];
-    const uint8_t* bytes = pool_.pages + (entry & ~PageEntry{15});
+    const DeviceLayout& layout = layouts_.of[entry & kPairMask];
+    const uint8_t* bytes = pool_.pages + (entry & ~kPairMask);
     const auto* masks = reinterpret_cast<const uint16_t*>(bytes + layout.masks_offset);
     const uint64_t lane =
         reinterpret_cast<uint64_t>(bytes) + uint64_t{lane_index_} * layout.lane_bytes;
-    return {.lane = lane | (entry & 15), .live = masks[lane_index_]};
+    return {.lane = lane | (entry & kPairMask), .live = masks[lane_index_]};
   }
 
   // Page `page` is in this batch or the next.
   __device__ void Copy(uint32_t stage, uint32_t page) {
     const bool next_batch = page / 32 != next_ / 32;
     const uint64_t lane = __shfl_sync(~0u, next_batch ? batch_[1].lane : batch_[0].lane, page % 32);
-    CopyAsync(ring_ + stage * stage_bytes_, reinterpret_cast<const uint8_t*>(lane & ~uint64_t{15}),
-              layouts_.of[lane & 15].lane_bytes, &barriers_[stage], lane_, policy_);
+    CopyAsync(ring_ + stage * stage_bytes_, reinterpret_cast<const uint8_t*>(lane & ~kPairMask),
+              layouts_.of[lane & kPairMask].lane_bytes, &barriers_[stage], lane_, policy_);
   }
 
   const DevicePool& pool_;

@@ -64,10 +64,7 @@ struct ScoredLane {
     return {of.pool, of.layouts, of.page_entries[task.first_page + index_in_class], lane};
   }
   // All pages of a class have one. REQUIRES: there is a page.
-  __device__ PageFormat format() const {
-    const uint32_t pair = FormatPairOf(of.page_entries[task.first_page]);
-    return {static_cast<Format>(pair / kFormatCount), static_cast<Format>(pair % kFormatCount)};
-  }
+  __device__ PageFormat format() const { return FormatsOf(of.page_entries[task.first_page]); }
   // f(index of the slot, lane of its page, position) for every live token of the segment, spread
   // over the CTA.
   template <typename F>

@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kLanesPerCta* kStrips)
   const PageEntry* entries = p.entries + order.first_page;
   const uint8_t* masks = p.pool.pages + p.layouts.of[order.format_pair].masks_offset + lane * 2;
   const auto dead_slots = [&](uint32_t page) {
-    const PageEntry offset = entries[page] & ~PageEntry{kFormatPairs - 1};
+    const PageEntry offset = PageOffsetOf(entries[page]);
     return ~*reinterpret_cast<const uint16_t*>(masks + offset) & 0xffffu;
   };
 
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kLanesPerCta* kStrips)
   SlotPlace* places = p.places + (size_t{order_index} * lanes + lane) * kGroupTokens;
   uint32_t token = before;
   for (uint32_t page = first; page < end && token < order.open_count; ++page) {
-    const SlotPlace offset = entries[page] & ~PageEntry{kFormatPairs - 1};
+    const SlotPlace offset = PageOffsetOf(entries[page]);
     for (uint32_t slots = dead_slots(page); slots != 0 && token < order.open_count;
          slots &= slots - 1) {
       places[token++] = offset | static_cast<uint32_t>(__ffs(slots) - 1);
@@ -85,6 +85,9 @@ __device__ void WriteBlock(Format format, const RawBlock& raw, uint32_t slot, ui
       return;
     case Format::kTernary:
       reinterpret_cast<uint32_t*>(data)[at] = EncodeTernary(x, scales + at);
+      return;
+    case Format::kInt4:
+      reinterpret_cast<uint2*>(data)[at] = EncodeInt4(x, scales + at);
       return;
   }
 }
@@ -118,21 +121,6 @@ __device__ float AddMagnitudes(const uint8_t* data, const uint8_t* scales, uint3
   return sum;
 }
 
-__device__ float AddMagnitudes(Format format, const uint8_t* data, const uint8_t* scales,
-                               uint32_t index, float sum) {
-  switch (format) {
-    case Format::kBf16:
-      return AddMagnitudes<Format::kBf16>(data, scales, index, sum);
-    case Format::kFp8:
-      return AddMagnitudes<Format::kFp8>(data, scales, index, sum);
-    case Format::kNvfp4:
-      return AddMagnitudes<Format::kNvfp4>(data, scales, index, sum);
-    case Format::kTernary:
-      return AddMagnitudes<Format::kTernary>(data, scales, index, sum);
-  }
-  return sum;
-}
-
 // The L1 norm of a token's V, of which neighbouring threads have just written a block each: in
 // channel order from thread to thread, because the bytes must be the CPU's. In the last of them.
 template <int kDim>
@@ -142,7 +130,11 @@ __device__ float ValueNorm(Format format, const uint8_t* data, const uint8_t* sc
   const uint32_t mask = ((1u << kBlocks) - 1) << (threadIdx.x % 32 / kBlocks * kBlocks);
   float norm = 0.0f;
   for (uint32_t turn = 0; turn < kBlocks; ++turn) {
-    if (turn == block) norm = AddMagnitudes(format, data, scales, slot * kBlocks + block, norm);
+    if (turn == block) {
+      norm = WithFormat(format, [&]<Format kFormat>() {
+        return AddMagnitudes<kFormat>(data, scales, slot * kBlocks + block, norm);
+      });
+    }
     const float so_far = __shfl_sync(mask, norm, turn, kBlocks);
     if (turn < block) norm = so_far;
   }
@@ -176,7 +168,7 @@ __global__ void __launch_bounds__(2 * kDim, 768 / kDim)
   uint8_t* bytes = page + size_t{lane} * layout.lane_bytes;
   auto* scores = reinterpret_cast<float*>(page + layout.scores_offset) + lane * kSlotsPerPage;
   if (is_value) {
-    const auto format = static_cast<Format>(order.format_pair % 4);
+    const Format format = FormatsOf(order.format_pair).v;
     uint8_t* data = bytes + layout.v_data_offset;
     uint8_t* scales = bytes + layout.v_scales_offset;
     WriteBlock<kDim>(format, raw, slot, block, data, scales);
@@ -185,7 +177,7 @@ __global__ void __launch_bounds__(2 * kDim, 768 / kDim)
       if (block + 1 == kBlocks) scores[slot] = norm;
     }
   } else {
-    WriteBlock<kDim>(static_cast<Format>(order.format_pair / 4), raw, slot, block, bytes,
+    WriteBlock<kDim>(FormatsOf(order.format_pair).k, raw, slot, block, bytes,
                      bytes + layout.k_scales_offset);
   }
   if (is_value || block != 0) return;

@@ -26,7 +26,7 @@ absl::StatusOr<SealTables> StageOrders(absl::Span<const SequenceView> sequences,
                         .open_group = view.open_group,
                         .open_count = view.open_count,
                         .open_position = view.open_position,
-                        .format_pair = static_cast<uint32_t>(FormatPair(format)),
+                        .format_pair = FormatPair(format),
                         .sequence = orders[i].sequence,
                         .thought = orders[i].thought,
                         .slot_score = view.slot_score};

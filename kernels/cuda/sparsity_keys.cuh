@@ -89,7 +89,7 @@ struct Unit {
     const PageLane lane(p.pool, p.layouts, entry, head.lane);
     data = lane.k_data();
     scales = lane.k_scales();
-    format = static_cast<Format>(FormatPairOf(entry) / 4);
+    format = FormatsOf(entry).k;
     live = lane.live();
     position = lane.position(slot);
   }
@@ -179,20 +179,8 @@ __device__ void FindKeys(const Head& head, uint32_t kv_head, uint8_t* queries) {
     const Unit unit = next;
     next = Unit(head, i + kWarps);
     Key* keys = head.keys + i * kSlotsPerPage;
-    switch (unit.format) {
-      case Format::kBf16:
-        UnitKeys<Format::kBf16, kBlocks>(unit, launch, queries, keys);
-        break;
-      case Format::kFp8:
-        UnitKeys<Format::kFp8, kBlocks>(unit, launch, queries, keys);
-        break;
-      case Format::kNvfp4:
-        UnitKeys<Format::kNvfp4, kBlocks>(unit, launch, queries, keys);
-        break;
-      case Format::kTernary:
-        UnitKeys<Format::kTernary, kBlocks>(unit, launch, queries, keys);
-        break;
-    }
+    WithFormat(unit.format,
+               [&]<Format kFormat>() { UnitKeys<kFormat, kBlocks>(unit, launch, queries, keys); });
   }
 }
 

@@ -11,14 +11,21 @@
 
 namespace palimpsest::cuda {
 
-// A page as kernels see it: its offset in the pool (a multiple of kPageAlignment) with the index of
-// its format pair, k * 4 + v, in the low four bits.
+// A page as kernels see it: its offset in the pool (a multiple of kPageAlignment) with its formats
+// in the low bits, K's above V's.
 using PageEntry = uint64_t;
-constexpr int kFormatPairs = 16;
-constexpr int FormatPair(PageFormat format) {
-  return static_cast<int>(format.k) * 4 + static_cast<int>(format.v);
+constexpr int kFormatBits = 3;
+constexpr uint32_t kFormatPairs = 1 << 2 * kFormatBits;  // not all of which there are
+static_assert(kFormatCount <= 1 << kFormatBits && kFormatPairs <= kPageAlignment);
+
+constexpr uint32_t FormatPair(PageFormat format) {
+  return static_cast<uint32_t>(format.k) << kFormatBits | static_cast<uint32_t>(format.v);
 }
-static_assert(kPageAlignment >= kFormatPairs);
+// Of an entry or a pair.
+constexpr PageFormat FormatsOf(PageEntry entry) {
+  constexpr PageEntry kMask = (1 << kFormatBits) - 1;
+  return {static_cast<Format>(entry >> kFormatBits & kMask), static_cast<Format>(entry & kMask)};
+}
 
 // A slot: the offset of its page in the pool, with its number in the low four bits.
 using SlotPlace = uint64_t;
@@ -70,8 +77,8 @@ struct DeviceLayout {
   uint64_t scores_offset = 0;
   uint64_t masks_offset = 0;
 };
-struct DeviceLayouts {
-  DeviceLayout of[kFormatPairs];
+struct DeviceLayouts {  // those of FormatPair
+  DeviceLayout of[FormatPair({kFormats.back(), kFormats.back()}) + 1];
 };
 
 // The pool on the device, by value to every kernel.

@@ -34,12 +34,22 @@ __device__ __forceinline__ uint32_t PackBf16(float low, float high) {
   return packed;
 }
 
-// Elementwise product of two bf16 pairs; subnormals count. Written as a fused multiply-add, which
-// every architecture from sm_80 on has.
+// (a & mask) ^ flip in one instruction: of two constants the compiler makes two.
+__device__ __forceinline__ uint32_t MaskAndFlip(uint32_t a, uint32_t mask, uint32_t flip) {
+  uint32_t bits;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(bits) : "r"(a), "r"(mask), "r"(flip));
+  return bits;
+}
+
+// a · b + c of bf16 pairs, element by element, rounded once; subnormals count.
+__device__ __forceinline__ uint32_t MultiplyAddBf16(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t sum;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  return sum;
+}
+// Their product, written so that every architecture from sm_80 on has it.
 __device__ __forceinline__ uint32_t MultiplyBf16(uint32_t a, uint32_t b) {
-  uint32_t product;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));
-  return product;
+  return MultiplyAddBf16(a, b, 0x80008000u);
 }
 
 __device__ __forceinline__ float Exp2(float x) {

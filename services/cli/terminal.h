@@ -22,7 +22,7 @@ enum class Style : uint8_t {
   kTransition,  // T
   kFormat16,    // bf16
   kFormat8,     // fp8
-  kFormat4,     // nvfp4
+  kFormat4,     // nvfp4, int4
   kFormat2,     // ternary
 };
 

@@ -116,8 +116,8 @@ void AddPolicies(SettingsTable* table, WorkerSettings* settings) {
       "Tokens from one choice of the default to the next, a multiple of 16; 0: the policy's own.");
   table->Parsed(
       "default_formats", &choice.formats, ParseFormats, FormatFormats,
-      {"Precision of the default's pages: bf16, fp8, nvfp4, ternary, a K/V pair, R4E4T2, or "
-       "R=...,E=...,T=...; by default the policy's own.",
+      {"Precision of the default's pages: bf16, fp8, nvfp4, ternary, int4, a K/V pair, R4E4T2, "
+       "or R=...,E=...,T=...; by default the policy's own.",
        "nvfp4/ternary"});
   table->Map("tenants", &settings->tenants, {"policy", "budget", "window", "formats"},
              SetTenantField, ShowTenant,

@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "common/base/check.h"
+#include "common/base/format.h"
 
 namespace palimpsest::cli {
 namespace {
@@ -276,7 +277,7 @@ kj::Promise<void> SimulatedWorker::status(StatusContext context) {
   pool.setPageBytes(footprint);
   pool.setFootprintBytes(footprint);
   pool.setFullBytes(full);
-  auto pages = pool.initPagesByFormat(4);
+  auto pages = pool.initPagesByFormat(kFormatCount);
   pages.set(0, pages16);
   pages.set(2, pages4);
   pages.set(3, pages2);

@@ -367,9 +367,9 @@ TEST_F(ServiceTest, WhatARequestLeavesOutOfItsPolicyIsTheWorkersDefault) {
                 ElementsAre(HasSubstr("budget_tokens 1: expected"), "anticipate 320"));
     const auto status = client->Status();
     ASSERT_TRUE(status.ok() && status->default_policy.has_value());
-    EXPECT_EQ(Described(*status->default_policy), "anticipate k=320 window=64 nvfp4");
+    EXPECT_EQ(Described(*status->default_policy), "anticipate k=320 window=64 int4");
     EXPECT_THAT(Get(worker.metrics, "/statusz"),
-                HasSubstr("default policy: anticipate k=320 window=64 nvfp4\n"));
+                HasSubstr("default policy: anticipate k=320 window=64 int4\n"));
   });
 }
 

@@ -123,7 +123,7 @@ Errors Measure(PageFormat format, int head_dim) {
 
 TEST(AttentionError, StaysWithinWhatIsStatedForEachFormat) {
   for (const int head_dim : {64, 128}) {
-    for (const Format format : {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary}) {
+    for (const Format format : kFormats) {
       const Errors both = Measure({format, format}, head_dim);
       const Errors keys = Measure({format, Format::kBf16}, head_dim);
       const Errors values = Measure({Format::kBf16, format}, head_dim);

@@ -113,6 +113,24 @@ TEST(Ternary, BitZeroIsTheMagnitudeAndBitOneTheSign) {
   EXPECT_EQ(TernaryToFloat(3), -1.0f);
 }
 
+TEST(Int4, EveryCodeComesBackAndMidpointsGoToTheEvenNumber) {
+  for (int value = -8; value < 8; ++value) {
+    const auto code = static_cast<uint8_t>(value & 15);
+    EXPECT_EQ(Int4ToFloat(code), static_cast<float>(value));
+    EXPECT_EQ(FloatToInt4(static_cast<float>(value)), value == -8 ? 9 : code);  // -8 is not written
+  }
+  for (int value = -7; value < 7; ++value) {
+    const float middle = static_cast<float>(value) + 0.5f;
+    const int even = value % 2 == 0 ? value : value + 1;
+    EXPECT_EQ(FloatToInt4(middle), even & 15) << middle;
+    EXPECT_EQ(FloatToInt4(std::nextafter(middle, -kInf)), value & 15);
+    EXPECT_EQ(FloatToInt4(std::nextafter(middle, kInf)), (value + 1) & 15);
+  }
+  EXPECT_EQ(FloatToInt4(kInf), 7);
+  EXPECT_EQ(FloatToInt4(-1e9f), 9);
+  EXPECT_EQ(FloatToInt4(kNan), 0);
+}
+
 TEST(Blocks, PackEvenChannelsIntoTheLowHalfOfAWord) {
   std::array<float, 16> x{};
   for (int i = 0; i < 16; ++i) x[i] = 0.5f * static_cast<float>(i % 4);  // 0 .5 1 1.5
@@ -125,6 +143,13 @@ TEST(Blocks, PackEvenChannelsIntoTheLowHalfOfAWord) {
   // (.5 1.5 .5 1.5): 0b010'000'010'000 and 0b011'001'011'001.
   const std::array<uint8_t, 8> expected = {0x10, 0x04, 0x59, 0x06, 0x10, 0x04, 0x59, 0x2e};
   EXPECT_TRUE(std::equal(expected.begin(), expected.end(), data.begin()));
+
+  for (int i = 0; i < 16; ++i) x[i] = static_cast<float>(i % 15 - 7);  // -7 .. 7, -7
+  EncodeBlock(Format::kInt4, x.data(), data.data(), &scale);
+  EXPECT_EQ(E4m3ToFloat(scale) / 4, 1.0f);
+  // Channels 0 2 4 6 are -7 -5 -3 -1, channels 1 3 5 7 -6 -4 -2 0; 8 and on 1 3 5 7 and 2 4 6 -7.
+  const std::array<uint8_t, 8> integers = {0xb9, 0xfd, 0xca, 0x0e, 0x31, 0x75, 0x42, 0x96};
+  EXPECT_TRUE(std::equal(integers.begin(), integers.end(), data.begin()));
 
   x.fill(0.0f);
   x[0] = x[5] = 2.0f;
@@ -170,8 +195,54 @@ TEST(Blocks, PairsOfNvfp4ChannelsAreMasksAndShiftsAwayFromBf16) {
   }
 }
 
+// And of int4's: its elements go into the mantissa of a bf16 between 128 and 256, as 136 and more
+// or less.
+TEST(Blocks, PairsOfInt4ChannelsAreAMaskAndAnExclusiveOrAwayFromBf16) {
+  for (uint32_t word = 0; word < 0x10000; ++word) {
+    const uint32_t w = word | ~word << 16;
+    std::array<uint8_t, 8> data = {};
+    for (int i = 0; i < 4; ++i) data[i] = static_cast<uint8_t>(w >> 8 * i);
+    constexpr std::array<uint8_t, 1> kOne = {0x48};  // 4, so the scale is one
+    std::array<float, 16> x;
+    DecodeSlot(Format::kInt4, data.data(), kOne.data(), 16, x.data());
+    for (int i = 0; i < 8; ++i) {
+      const uint32_t pair = ((w >> i / 2 * 4) & 0x000f000f) ^ 0x43084308;
+      ASSERT_EQ(Bf16ToFloat(static_cast<uint16_t>(pair >> i % 2 * 16)) - 136.0f, x[i]) << w;
+    }
+  }
+}
+
+// The rule written down once more: of all scales the one nearest to a seventh of the largest
+// channel, of all integers the nearest ones.
+TEST(Blocks, Int4TakesTheNearestScaleAndTheNearestIntegers) {
+  std::mt19937 engine(4);
+  std::normal_distribution<float> normal;
+  for (int trial = 0; trial < 1000; ++trial) {
+    std::array<float, 16> x;
+    double largest = 0;
+    const float size = std::exp(4.0f * normal(engine));
+    for (float& value : x)
+      largest = std::max<double>(largest, std::fabs(value = size * normal(engine)));
+    uint8_t scale = 0;
+    const auto out = RoundTrip(Format::kInt4, x, &scale);
+    double nearest = 0;
+    for (uint8_t code = 0; code < 0x7f; ++code) {
+      const double candidate = E4m3ToFloat(code) / 4.0;
+      if (std::fabs(candidate - largest / 7) < std::fabs(nearest - largest / 7))
+        nearest = candidate;
+    }
+    const double s = E4m3ToFloat(scale) / 4.0;
+    EXPECT_LE(std::fabs(s - largest / 7), std::fabs(nearest - largest / 7) * (1 + 1e-6));
+    for (int i = 0; i < 16; ++i) {
+      double best = std::fabs(x[i]);
+      for (int n = -7; n <= 7; ++n) best = std::min(best, std::fabs(n * s - x[i]));
+      EXPECT_LE(std::fabs(out[i] - x[i]), best * (1 + 1e-6)) << x[i] / s;
+    }
+  }
+}
+
 TEST(Blocks, ZerosStayZeroAndSoDoBlocksTooSmallForAScale) {
-  for (const Format format : {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary}) {
+  for (const Format format : kFormats) {
     uint8_t scale = 0xaa;
     for (const float x : RoundTrip(format, {}, &scale)) EXPECT_EQ(x, 0.0f);
     if (!HasScales(format)) continue;
@@ -183,7 +254,7 @@ TEST(Blocks, ZerosStayZeroAndSoDoBlocksTooSmallForAScale) {
 }
 
 TEST(Blocks, InfinitiesSaturateToSomethingFinite) {
-  for (const Format format : {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary}) {
+  for (const Format format : kFormats) {
     std::array<float, 16> x{};
     x[3] = kInf;
     x[4] = -kInf;
@@ -208,10 +279,13 @@ TEST(Blocks, ErrorsStayWithinHalfAStepOfTheFormat) {
     uint8_t scale = 0;
     const auto fp8 = RoundTrip(Format::kFp8, x, &scale);
     const auto fp4 = RoundTrip(Format::kNvfp4, x, &scale);
+    const auto int4 = RoundTrip(Format::kInt4, x, &scale);
     for (int i = 0; i < 16; ++i) {
       // Half a step of a 3-bit mantissa, and 1/16 more where the rounded scale clips the largest.
       EXPECT_LE(std::fabs(fp8[i] - x[i]), std::max(std::fabs(x[i]) / 15, amax / 448 / 512));
       EXPECT_LE(std::fabs(fp4[i] - x[i]), amax / 6 * 1.07f);
+      // Half a step, which the scale's rounding makes at most 1/16 wider.
+      EXPECT_LE(std::fabs(int4[i] - x[i]), amax / 14 * 17 / 16 * 1.0001f);
     }
   }
 }
@@ -247,7 +321,7 @@ TEST(Slots, DequantisedValuesAreExactInBf16) {
   // Tensor cores take bf16: nothing is lost on the way.
   std::mt19937 engine(3);
   std::normal_distribution<float> normal;
-  for (const Format format : {Format::kFp8, Format::kNvfp4, Format::kTernary}) {
+  for (const Format format : kFormats) {
     for (int trial = 0; trial < 200; ++trial) {
       std::array<float, 16> x;
       for (float& value : x) value = normal(engine);

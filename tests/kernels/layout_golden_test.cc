@@ -15,8 +15,6 @@
 namespace palimpsest {
 namespace {
 
-constexpr Format kFormats[] = {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary};
-
 void ExpectGolden(const std::string& name, const std::string& text) {
   const std::string path = absl::StrCat("tests/kernels/golden/", name);
   if (std::getenv("PALIMPSEST_UPDATE_GOLDEN") != nullptr) {
@@ -143,6 +141,8 @@ TEST(PageGolden, EvenChannelsLieInTheLowHalfOfAWordAndOddOnesInItsHighHalf) {
   EXPECT_EQ(channels_of_the_second_word(Format::kFp8), (std::vector<int>{4, 6, 5, 7}));
   EXPECT_EQ(channels_of_the_second_word(Format::kTernary),
             (std::vector<int>{16, 18, 20, 22, 24, 26, 28, 30, 17, 19, 21, 23, 25, 27, 29, 31}));
+  EXPECT_EQ(channels_of_the_second_word(Format::kInt4),
+            (std::vector<int>{8, 10, 12, 14, 9, 11, 13, 15}));
 }
 
 TEST(PageGolden, Nvfp4HasSignsAboveMagnitudesInEachHalfOfAWord) {

@@ -14,8 +14,6 @@
 namespace palimpsest {
 namespace {
 
-constexpr Format kFormats[] = {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary};
-
 TEST(DequantiseSlots, EqualsThePlainCodecForEveryCodeAndScale) {
   constexpr int kDim = 64;
   std::mt19937 engine(1);

@@ -32,6 +32,7 @@ inline constexpr double kAnticipatedScoreError = 1e-2;
 // format. Seen there (head_dim 64 / 128; K alone, V alone at 64):
 //   bf16    0.0027 / 0.0021   (0.0027, 0.0027)     fp8      0.038 / 0.036   (0.021, 0.031)
 //   nvfp4   0.142  / 0.133    (0.105,  0.096)      ternary  0.50  / 0.52    (0.37,  0.39)
+//   int4    0.144  / 0.176    (0.109,  0.083)
 // Bounds are about 1.25 times the larger one.
 constexpr double FormatError(Format format) {
   switch (format) {
@@ -43,6 +44,8 @@ constexpr double FormatError(Format format) {
       return 0.18;
     case Format::kTernary:
       return 0.65;
+    case Format::kInt4:
+      return 0.22;
   }
   return 0.0;
 }

@@ -119,8 +119,8 @@ INSTANTIATE_TEST_SUITE_P(
               for (uint32_t i = 17; i > 0; --i) s.retention.push_back(i);
             },
             "expected 1 to 16"},
-        Bad{"NoFormat", [](PolicySpec& s) { s.formats.by_thought[0].v = static_cast<Format>(4); },
-            "formats T=4: expected 0 to 3"},
+        Bad{"NoFormat", [](PolicySpec& s) { s.formats.by_thought[0].v = static_cast<Format>(9); },
+            "formats T=9: expected 0 to 4"},
         Bad{"LayersWithoutTheta", [](PolicySpec& s) { s.sparsity_layers = {1}; }, "theta []"},
         Bad{"ThetaWithoutLayers",
             [](PolicySpec& s) {

@@ -15,9 +15,9 @@ namespace {
 constexpr int kLabelColumns = 8;  // "cache", "pool", "pages"
 constexpr int kBarColumnsMax = 48;
 constexpr int kNarrowColumns = 60;  // below, only what matters most is said
-constexpr std::array<Style, kFormatCount> kFormatStyles = {Style::kFormat16, Style::kFormat8,
-                                                           Style::kFormat4, Style::kFormat2};
-constexpr std::array<char, kFormatCount> kFormatLetters = {'b', '8', '4', '2'};
+constexpr std::array<Style, kFormatCount> kFormatStyles = {
+    Style::kFormat16, Style::kFormat8, Style::kFormat4, Style::kFormat2, Style::kFormat4};
+constexpr std::array<char, kFormatCount> kFormatLetters = {'b', '8', '4', '2', 'i'};
 
 void Append(StyledLine* line, const StyledLine& more) {
   line->insert(line->end(), more.begin(), more.end());

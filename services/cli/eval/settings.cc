@@ -140,7 +140,7 @@ std::unique_ptr<SettingsTable> NewEvalSettingsTable(EvalSettings* settings) {
   AddConflicts(table.get(), settings);
   table->Example("--bytes 5,10,20 --limit 32 --max-tokens 3000 --out build/eval.jsonl",
                  "the shipped reasoner on 32 problems; run it again and it goes on where it was");
-  table->Example("--policy full --formats bf16,fp8,nvfp4,ternary --limit 64",
+  table->Example("--policy full --formats bf16,fp8,int4,ternary --limit 64",
                  "what quantisation alone costs");
   table->Example(
       "--model DeepSeek-R1-Distill-Qwen-1.5B --problems aime2024.jsonl --policy full,thinkv,rkv "

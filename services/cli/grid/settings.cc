@@ -34,7 +34,7 @@ void AddGridSettings(SettingsTable* table, GridChoice* choice) {
       "windows", &choice->windows, {0, 16},
       {"Tokens between two choices of a policy, a multiple of 16, instead of its own.", "64,128"});
   table->List("formats", &choice->formats, {0, 16},
-              {"Precisions of the pages: bf16, fp8, nvfp4, ternary, K/V pairs, R4E4T2, "
+              {"Precisions of the pages: bf16, fp8, nvfp4, ternary, int4, K/V pairs, R4E4T2, "
                "R=...,E=...,T=..., or default for each policy's own. With --policy full: what "
                "quantisation alone costs.",
                "default,nvfp4/ternary"});

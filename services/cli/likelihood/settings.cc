@@ -85,7 +85,7 @@ std::unique_ptr<SettingsTable> NewLikelihoodTable(LikelihoodSettings* settings) 
   table->Conflict(
       {"run", "results"}, [settings] { return !settings->run && settings->results.empty(); },
       "--no-run wants a file to report on");
-  table->Example("--model build/smollm2-135m --policy full --formats fp8,nvfp4,ternary",
+  table->Example("--model build/smollm2-135m --policy full --formats fp8,nvfp4,int4",
                  "what precision alone costs");
   table->Example(
       "--model build/smollm2-135m --policy window,random,rkv --bytes 5,10,20 --results r.jsonl",

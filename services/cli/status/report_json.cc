@@ -113,8 +113,8 @@ Json PoolJson(const PoolStatus& pool) {
             {"full_bytes", pool.full_bytes},
             {"footprint_percent", PercentJson(pool.footprint_bytes, pool.full_bytes)},
             {"pages", Json::object()}};
-  for (int i = 0; i < kFormatCount; ++i) {
-    json["pages"][std::string(Name(static_cast<Format>(i)))] = pool.pages_by_format[i];
+  for (const Format format : kFormats) {
+    json["pages"][std::string(Name(format))] = pool.pages_by_format[static_cast<size_t>(format)];
   }
   return json;
 }

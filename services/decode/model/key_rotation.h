@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether keys are stored, and queries meet them, after a Hadamard transform of each head. It
-// spreads the outliers of a few channels over all of them, and so halves what keys in fp8 or nvfp4
+// spreads the outliers of a few channels over all of them, and so halves what keys in fp8 or int4
 // cost a language model (docs/likelihood.md). All chains of a backend are stored alike.
 #pragma once
 

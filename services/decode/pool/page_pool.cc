@@ -27,8 +27,7 @@ uint64_t ChooseFrameBytes(const CacheShape& shape) {
   double best_waste = 1.0;
   for (uint64_t bytes = best_bytes; bytes <= widest * kPagesMax; bytes += kFrameStepBytes) {
     double waste = 0.0;
-    for (int f = 0; f < kFormatCount; ++f) {
-      const Format format = static_cast<Format>(f);
+    for (const Format format : kFormats) {
       const uint64_t page = MakePageLayout(shape, {format, format}).page_bytes;
       waste = std::max(waste, static_cast<double>(bytes % page) / static_cast<double>(bytes));
     }

@@ -27,8 +27,7 @@ PagePool MakePool(uint64_t frames, uint64_t frame_bytes = 0) {
 TEST(PagePoolTest, AFrameWastesAtMostFourPercentInEveryFormatOfTheCommonShapes) {
   for (const CacheShape& shape : {kReasoner, CacheShape{30, 3, 64}, kLlama8B}) {
     const uint64_t frame = ChooseFrameBytes(shape);
-    for (int f = 0; f < kFormatCount; ++f) {
-      const Format format = static_cast<Format>(f);
+    for (const Format format : kFormats) {
       const uint64_t page = MakePageLayout(shape, {format, format}).page_bytes;
       EXPECT_LE(static_cast<double>(frame % page), 0.04 * static_cast<double>(frame))
           << Name(format) << " in frames of " << frame;
@@ -50,7 +49,7 @@ TEST(PagePoolTest, PagesOfAllFormatsNeverOverlapAndComeBackWhole) {
     PageOffset offset;
   };
   std::vector<Page> pages;
-  const PageFormat formats[] = {kBf16, kNvfp4, kTernary, {Format::kNvfp4, Format::kTernary}};
+  const PageFormat formats[] = {kBf16, kNvfp4, kTernary, {Format::kInt4, Format::kTernary}};
   for (int step = 0; step < 5000; ++step) {
     if (random() % 5 < 3) {
       const PageFormat format = formats[random() % 4];

@@ -12,7 +12,6 @@ namespace {
 constexpr Thought kT = Thought::kTransition;
 constexpr Thought kE = Thought::kExecution;
 constexpr Thought kR = Thought::kReasoning;
-constexpr Format kFormats[] = {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary};
 
 // Steps of random sizes until the open group is full.
 void FillOpenGroup(ModelSequence* sequence, Bf16Gaussian* random) {
@@ -227,7 +226,7 @@ TEST_P(BackendConformance, RandomHistoriesAgreeWithAPlainModel) {
     Bf16Gaussian random(seed);
     ClassFormats formats;
     for (PageFormat& format : formats.by_thought) {
-      format = {kFormats[random.Below(4)], kFormats[random.Below(4)]};
+      format = {kFormats[random.Below(kFormatCount)], kFormats[random.Below(kFormatCount)]};
     }
     ModelSequence sequence = NewSequence(formats, 3, 100 + seed);
     for (int round = 0; round < 12; ++round) {
@@ -386,7 +385,7 @@ TEST_P(BackendConformance, RefusesWrongViews) {
   refused("page past 2^64", [&](auto& v) { v.pages[Index(kE)] = beyond; });
   refused("open group", [](auto& v) { v.open_group = 4; });
   refused("open count", [](auto& v) { v.open_count = 17; });
-  refused("format", [](auto& v) { v.formats.by_thought[1].v = static_cast<Format>(4); });
+  refused("format", [](auto& v) { v.formats.by_thought[1].v = static_cast<Format>(kFormatCount); });
 }
 
 TEST_P(BackendConformance, RefusesWrongRows) {

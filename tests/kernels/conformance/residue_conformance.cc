@@ -49,7 +49,7 @@ void AddGroups(ModelSequence* sequence, int groups, Thought thought = kR) {
 TEST_P(BackendConformance, EvictedTokensAreAttendedToAsTheirMean) {
   TestDevice device = NewDevice(&WithResidue);
   for (const PageFormat format : {PageFormat{}, PageFormat{Format::kFp8, Format::kBf16}, kNvfp4,
-                                  PageFormat{Format::kNvfp4, Format::kTernary}}) {
+                                  PageFormat{Format::kInt4, Format::kTernary}}) {
     SCOPED_TRACE(testing::Message() << Name(format.k) << "/" << Name(format.v));
     ModelSequence sequence = AlikeSequence(&device, format, 0, 400);
     AddGroups(&sequence, 4);

@@ -143,7 +143,7 @@ TEST_P(BackendConformance, RotatedKeysAreStoredRotated) {
   constexpr struct {
     Format format;
     double error;
-  } kCases[] = {{Format::kBf16, 1.0 / 256}, {Format::kNvfp4, 0.15}};
+  } kCases[] = {{Format::kBf16, 1.0 / 256}, {Format::kNvfp4, 0.15}, {Format::kInt4, 0.15}};
   for (const auto& [format, allowed] : kCases) {
     SCOPED_TRACE(Name(format));
     Rotation rotated(adapter_.get(), shape, {format, format}, true);

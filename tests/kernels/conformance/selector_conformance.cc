@@ -87,7 +87,7 @@ TEST_P(BackendConformance, KMeansChoosesHeadByHeadWhereHeadsHoldDifferentTokens)
 
 TEST_P(BackendConformance, JointScoresWeighAttentionAgainstLikeness) {
   TestDevice device = NewDevice([](BackendConfig& c) { c.query_window = 8; });
-  for (const PageFormat format : {PageFormat{}, PageFormat{Format::kNvfp4, Format::kTernary}}) {
+  for (const PageFormat format : {PageFormat{}, PageFormat{Format::kInt4, Format::kTernary}}) {
     ModelSequence sequence(&device, ClassFormats::Uniform(format), 3, 204, Selector::kJointScore);
     sequence.DrawAlikeKeys();
     sequence.compare_attention(false);
@@ -151,7 +151,7 @@ TEST_P(BackendConformance, AZeroedOpenGroupForgetsItsQueries) {
 
 TEST_P(BackendConformance, AnticipatedQueriesKeepWhatAnyOfThemWants) {
   TestDevice device = NewDevice([](BackendConfig& c) { c.codebook = RandomCodebook(c, 48); });
-  for (const PageFormat format : {PageFormat{}, PageFormat{Format::kNvfp4, Format::kNvfp4}}) {
+  for (const PageFormat format : {PageFormat{}, PageFormat{Format::kNvfp4, Format::kInt4}}) {
     ModelSequence sequence(&device, ClassFormats::Uniform(format), 0, 210, Selector::kAnticipated);
     sequence.compare_attention(false);
     AddGroups(&sequence, 1, kT);  // of another class: not attended to

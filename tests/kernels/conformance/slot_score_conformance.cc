@@ -113,7 +113,7 @@ TEST_P(BackendConformance, AZeroedOpenGroupHasNoScores) {
 
 TEST_P(BackendConformance, SealWritesTheNormOfTheValueAsStored) {
   TestDevice device = NewDevice(&WithScores);
-  for (const Format format : {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary}) {
+  for (const Format format : kFormats) {
     ModelSequence sequence(&device, ClassFormats::Uniform({Format::kNvfp4, format}), 0, 307,
                            Selector::kValueAttention);
     Prefill(&sequence, 1);

@@ -12,7 +12,6 @@ namespace {
 constexpr Thought kT = Thought::kTransition;
 constexpr Thought kE = Thought::kExecution;
 constexpr Thought kR = Thought::kReasoning;
-constexpr Format kFormats[] = {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary};
 constexpr uint64_t kPoolBytes = uint64_t{64} << 20;
 constexpr CacheShape kSmall = {.layers = 3, .kv_heads = 3, .head_dim = 64};
 constexpr CacheShape kEightB = {.layers = 2, .kv_heads = 8, .head_dim = 128};

@@ -98,7 +98,8 @@ INSTANTIATE_TEST_SUITE_P(
     HeadDimsAndFormats, ResidueTest,
     ::testing::Combine(::testing::Values(64, 128),
                        ::testing::Values(PageFormat{}, PageFormat{Format::kNvfp4, Format::kTernary},
-                                         PageFormat{Format::kFp8, Format::kNvfp4}),
+                                         PageFormat{Format::kFp8, Format::kNvfp4},
+                                         PageFormat{Format::kInt4, Format::kInt4}),
                        ::testing::Bool()));
 
 }  // namespace

@@ -8,7 +8,6 @@
 namespace palimpsest {
 namespace {
 
-constexpr Format kFormats[] = {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary};
 constexpr Thought kR = Thought::kReasoning;
 
 // Numbers that find the corners of an encoder: kinds change from block to block.

@@ -178,7 +178,7 @@ TEST_P(SlotScoresTest, EveryTokensScoreIsWhatItReceived) {
 }
 
 TEST_P(SlotScoresTest, SealWritesTheNormOfVAsTheCpuDoes) {
-  for (const Format format : {Format::kBf16, Format::kFp8, Format::kNvfp4, Format::kTernary}) {
+  for (const Format format : kFormats) {
     RandomSequence sequence(pair_.get(), source_.get(),
                             ClassFormats::Uniform({Format::kFp8, format}), 0, 11);
     sequence.CarryScores(SlotScore::kValueNorm);

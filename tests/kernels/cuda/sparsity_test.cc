@@ -87,7 +87,7 @@ TEST_P(SparsityEquality, OverAnythingASequenceCanBe) {
       ClassFormats::R4E4T2(),
       ClassFormats::Uniform({}),
       {{PageFormat{Format::kTernary, Format::kBf16}, PageFormat{Format::kFp8, Format::kNvfp4},
-        PageFormat{Format::kBf16, Format::kTernary}}}};
+        PageFormat{Format::kInt4, Format::kTernary}}}};
   std::vector<RandomSequence> all;
   for (uint32_t i = 0; i < 6; ++i) {
     all.emplace_back(&pair, &source, formats[i % 3], i, 20 + i);

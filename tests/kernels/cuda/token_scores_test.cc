@@ -46,6 +46,11 @@ const ScoreCase kCases[] = {
      {Format::kFp8, Format::kFp8},
      true},
     {"Ternary", {.layers = 1, .kv_heads = 1, .head_dim = 64}, 8, {Format::kTernary, Format::kFp8}},
+    {"Integers",
+     {.layers = 1, .kv_heads = 2, .head_dim = 64},
+     6,
+     {Format::kInt4, Format::kInt4},
+     true},
 };
 
 BackendConfig ConfigOf(const ScoreCase& of) {
