@@ -125,7 +125,7 @@ TEST(ClassPages, AClassThatSeveralOrdersNameIsPutOnce) {
   EXPECT_EQ(pages.Put(1, Thought::kReasoning), 0u);
   EXPECT_EQ(pages.count(), 5u);
   const auto pair = static_cast<PageEntry>(FormatPair(views[0].formats.of(Thought::kExecution)));
-  EXPECT_EQ(entries[0] & ~PageEntry{15}, 512u);
+  EXPECT_EQ(entries[0] & ~PageEntry{kFormatPairs - 1}, 512u);
   EXPECT_EQ(entries[4], 256u | pair);
 }
 
