@@ -43,8 +43,9 @@ report() {
   folder=$(mktemp -d)
   trap "rm -rf '$folder'" EXIT
   "$PALIMPSEST_BIN/palimpsest" eval --no-run --out "$results" --pictures "$folder" --format json \
-    > "bench/results/$name.jsonl"
+    > "$folder/table.jsonl"
   mkdir -p docs/pictures
+  mv "$folder/table.jsonl" "bench/results/$name.jsonl"
   mv "$folder/accuracy.svg" "docs/pictures/$name-accuracy.svg"
   mv "$folder/timelines.svg" "docs/pictures/$name-timelines.svg"
   python3 bench/make_table.py
