@@ -22,9 +22,14 @@ demo: build ## Solve held-out problems from a compressed cache, with a store and
 	build/release/bin/palimpsest demo $(ARGS)
 
 .PHONY: eval
-eval: build ## Judge every policy by the reasoner's answers at equal bytes; meant for a GPU
+eval: build ## Judge every policy at equal bytes by answers and by predictions; for a GPU, goes on where it stopped
 	lab/eval/reasoner_table.sh run build/eval.jsonl $(ARGS)
 	lab/eval/reasoner_table.sh report eval build/eval.jsonl
+	BYTES=2.5,5,10 lab/eval/reasoner_table.sh run build/eval-long.jsonl --min-tokens 4000 $(ARGS)
+	lab/eval/reasoner_table.sh report eval-long build/eval-long.jsonl
+	lab/agreement/make_smollm2.sh build/smollm2-135m
+	lab/likelihood/judge_smollm2.sh run build/smollm2-135m build/likelihood.jsonl
+	lab/likelihood/judge_smollm2.sh report build/likelihood.jsonl
 
 .PHONY: test
 test: build ## Run every test that this machine can run; the others say why they are skipped
