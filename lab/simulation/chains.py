@@ -12,7 +12,6 @@ import os
 import pathlib
 import time
 
-import numpy as np
 import torch
 
 from reasoner import countdown
@@ -20,8 +19,7 @@ from reasoner import countdown
 from .labelled import LabelledRun
 from .network import Network
 from .run import Run
-from .spec import BLOCK, Spec
-from .thinkv import labelled_run
+from .spec import BLOCK
 
 
 def _solve(problem: dict) -> bytes:
@@ -51,32 +49,26 @@ def prompt_tokens(chains: list[bytes]) -> int:
     return max(chain.index(countdown.ID["]"]) for chain in chains) + 1
 
 
-def judge(network: Network, tokens: torch.Tensor, lengths: torch.Tensor, specs: list[Spec],
-          pinned: int, codebook: list[torch.Tensor] | None,
-          centres: list[torch.Tensor] | None = None, kinds: list[np.ndarray] | None = None
+def judge(network: Network, tokens: torch.Tensor, lengths: torch.Tensor, run: Run
           ) -> list[dict[str, float]]:
-    """Figures of each spec. kinds: of every chain's tokens, for runs with labels, of which several
-    may go side by side (thinkv.py)."""
+    """Figures of `run`, or of each spec that is side by side in it."""
     start = time.time()
-    if specs[0].labels is None:
-        run = Run(network, specs[0], pinned, codebook, centres)
-    else:
-        run = labelled_run(network, specs, pinned, codebook, kinds)
-    shape = (len(specs), len(tokens), -1)
+    pinned, count = run.pinned, len(run.specs) if isinstance(run, LabelledRun) else 1
+    shape = (count, len(tokens), -1)
     wrong = torch.zeros(shape[:2], dtype=torch.long, device=network.device)
     loss = torch.zeros(shape[:1], dtype=torch.float64, device=network.device)
     following = torch.cat([tokens[:, 1:], tokens[:, -1:]], 1)
     for first in range(0, tokens.shape[1], BLOCK):
         block = slice(first, first + BLOCK)
-        logits = network.logits(run.step(tokens[:, block].repeat(len(specs), 1)))
+        logits = network.logits(run.step(tokens[:, block].repeat(count, 1)))
         at = torch.arange(first, first + BLOCK, device=network.device)
         judged = (at >= pinned) & (at + 1 < lengths[:, None])
         wrong += ((logits.argmax(-1).view(shape) != following[:, block]) & judged).sum(-1)
-        target = following[:, block].repeat(len(specs), 1)[..., None]
+        target = following[:, block].repeat(count, 1)[..., None]
         sure = logits.log_softmax(-1).gather(-1, target).view(shape)
         loss -= (sure * judged).sum((1, 2)).double()
     each = run.figures_of_each() if isinstance(run, LabelledRun) else [run.figures()]
-    seconds = (time.time() - start) / len(specs)
+    seconds = (time.time() - start) / count
     return [{**_summary(*of_spec, lengths), **figures, "seconds": seconds}
             for *of_spec, figures in zip(wrong, loss, each)]
 

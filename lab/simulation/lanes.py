@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the cache of one layer holds: tokens that differ by (text, KV head), in equal counts."""
+"""What the cache of one layer holds: tokens that differ by (text, KV head), in equal counts (where
+they are not: uneven.py, ragged.py)."""
 from __future__ import annotations
 
 import torch
@@ -23,6 +24,11 @@ class Lanes:
     @property
     def count(self) -> int:
         return 0 if self.keys is None else self.keys.shape[2]
+
+    @property
+    def count_mean(self) -> float:
+        """Live tokens of a lane."""
+        return self.count
 
     @property
     def dead(self) -> torch.Tensor | None:

@@ -61,7 +61,8 @@ class Run:
             layer, q, k, v, positions, integers, causal))
         self.next += count
         self.since += count
-        self._live_sum += (self.lanes[0].count - count / 2) * count
+        live = sum(lanes.count_mean for lanes in self.lanes) / len(self.lanes)
+        self._live_sum += (live - count / 2) * count
         self.storage.see(self.lanes, count)
         if self.spec.policy != "full" and self.since >= self.spec.interval:
             self.since = 0
@@ -142,17 +143,17 @@ class Run:
                            spec.online_thin)
 
     def _select_all(self) -> None:
-        for layer in range(self.network.layers):
-            self._select(layer)
+        keep = self.spec.budget + self.pinned
+        for layer, lanes in enumerate(self.lanes):
+            if lanes.count > keep:
+                lanes.keep_best(self.scores(layer), keep, self.spec.residue is not None)
 
-    def _select(self, layer: int) -> None:
+    def scores(self, layer: int) -> torch.Tensor:
+        """[batch, KV heads, live]: infinite where a token stays in any case."""
         spec, lanes = self.spec, self.lanes[layer]
-        keep = spec.budget + self.pinned
-        if lanes.count <= keep:
-            return
         score = self.weigh(self.scorer(layer, lanes, self.next), lanes).clone()
         if spec.share_layer:
             score = score.amax(1, keepdim=True).expand_as(score).clone()
         score[lanes.positions < self.pinned] = float("inf")
         score[lanes.positions >= self.next - spec.recent] = float("inf")
-        lanes.keep_best(score, keep, spec.residue is not None)
+        return score

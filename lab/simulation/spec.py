@@ -16,6 +16,7 @@ BLOCK = 32  # tokens a step reads; selection happens between steps
 POLICIES = ("full", "anticipate", "rkv", "h2o", "longflow", "window", "random", "thinkv")
 SCORES = ("probability", "value_norm", "distance", "removal_error", "residue_distance")
 _PRECISION = re.compile("R(2|4|8|16)E(2|4|8|16)T(2|4|8|16)")
+SHARES = ("equal", "pyramid", "measured", "pooled")
 REDUCTIONS = ("max", "top4", "square_sum", "sum")
 
 
@@ -46,6 +47,10 @@ class Spec:
     online_thin: bool = True  # the older half loses every other; else the oldest go
     share_layer: bool = False  # the KV heads of a layer keep the same tokens (largest score)
     score_prompt: bool = True  # the prompt takes its share of attention when tokens are scored
+    shares: str = "equal"  # of lanes in the budget of all: SHARES, see budgets.py
+    shares_by: str = "layer"  # whose lanes keep the same number; or "lane": each its own
+    floor: float = 0.5  # measured, pooled: what of the budget every lane has
+    slope: float = 0.5  # pyramid
 
     # any policy, with kinds of thought (labels.py), chains alone:
     labels: str | None = None  # SOURCES
@@ -97,6 +102,12 @@ class Spec:
              f"thinkv wants labels, and an interval of {BLOCK}")
         need(self.score != "residue_distance" or self.residue is not None,
              "residue_distance without a residue")
+        need(self.shares in SHARES, f"shares {self.shares!r}: one of {SHARES}")
+        need(self.shares_by in ("layer", "lane"), f"shares_by {self.shares_by!r}: layer or lane")
+        need(0 <= self.floor <= 1 and -1 < self.slope < 1, "floor in [0, 1], slope in (-1, 1)")
+        need(self.shares == "equal" or self.policy == "anticipate" and self.labels is None
+             and self.key_scales == self.value_scales == "token",
+             "shares: of anticipate alone, without labels, scales by token")
 
 
 def read_spec(fields: dict[str, Any]) -> Spec:

@@ -37,8 +37,9 @@ class Storage:
         self._tokens = 0
 
     def held(self, lanes: list[Lanes]) -> torch.Tensor | float:
-        """Bytes of one lane as they are now, mean over texts and lanes; counts are equal in all."""
-        held = self.fixed_bytes + lanes[0].count * self.token_bytes
+        """Bytes of one lane as they are now, mean over texts and lanes."""
+        count = sum(layer.count_mean for layer in lanes) / len(lanes)
+        held = self.fixed_bytes + count * self.token_bytes
         if self.group_bytes:
             groups = sum(_groups(layer.positions) for layer in lanes) / len(lanes)
             held = held + self.group_bytes * groups

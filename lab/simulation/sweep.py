@@ -15,9 +15,9 @@ A sweep is a JSON object:
      "runs": [{"name": "ours", "policy": "anticipate", "budget": [96, 128]}, ...]}
 
 For texts: "set": {"read": 4096, "pinned": 4}, "codebook": {"read": 4096, "per_block": 24}, of
-lab/likelihood. A list, of budgets or formats, makes a run of each; several lists, of each with each.
-The fields of a run: spec.py. The first line printed tells what the others have in common. Paths in
-the command are taken from where it is run.
+lab/likelihood; with "every": 4 in the set, every fourth text. A list, of budgets or formats, makes
+a run of each; several lists, of each with each. The fields of a run: spec.py. The first line printed
+tells what the others have in common. Paths in the command are taken from where it is run.
 """
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from typing import Callable
 import torch
 
 from . import chains, labels, texts, thinkv
+from .budgets import UnevenRun, lost_on
 from .centres import mean_keys
 from .codebook import Codebooks, FileCodebook, sample_queries
 from .network import Network
@@ -59,9 +60,10 @@ def read_runs(sweep: dict, only: str | None) -> list[Spec]:
     return [spec for spec in specs if only is None or only in spec.name]
 
 
-def rounded(figures: dict[str, float]) -> dict[str, float]:
+def rounded(figures: dict[str, float | list[float]]) -> dict[str, float | list[float]]:
     digits = {"live": None, "lane_bytes": None, "bytes_percent": 2, "seconds": 1}
-    return {name: round(value, digits.get(name, 4)) for name, value in figures.items()}
+    return {name: [round(one, 4) for one in value] if isinstance(value, list)
+            else round(value, digits.get(name, 4)) for name, value in figures.items()}
 
 
 def show(line: dict) -> None:
@@ -89,6 +91,7 @@ class Calibration:
         self._network, self._file, self._per_block, self._read = network, file, per_block, read
         self._books: Codebooks | FileCodebook | None = None
         self._centres: list[torch.Tensor] | None = None
+        self._lost: dict[Spec, torch.Tensor] = {}
 
     def codebook(self, spec: Spec) -> list[torch.Tensor] | None:
         if spec.policy != "anticipate" and spec.pick != "removal_error":
@@ -103,6 +106,18 @@ class Calibration:
         if spec.centre_keys and self._centres is None:
             self._centres = mean_keys(self._network, *self._read())
         return self._centres
+
+    def run(self, spec: Spec, pinned: int) -> Run:
+        codebook, centres = self.codebook(spec), self.centres(spec)
+        if spec.shares == "equal":
+            return Run(self._network, spec, pinned, codebook, centres)
+        lost = None
+        if spec.shares == "measured":
+            alike = dataclasses.replace(spec, name="", shares_by="layer", floor=0)
+            if alike not in self._lost:
+                self._lost[alike] = lost_on(self._network, spec, pinned, codebook, *self._read())
+            lost = self._lost[alike]
+        return UnevenRun(self._network, spec, pinned, codebook, centres, lost)
 
 
 def run_chains(network: Network, sweep: dict, specs: list[Spec], file: pathlib.Path | None) -> None:
@@ -124,16 +139,18 @@ def run_chains(network: Network, sweep: dict, specs: list[Spec], file: pathlib.P
     kinds = labels.kinds_of_all(held_out)
     specs = thinkv.with_budgets(specs, kinds, network.head_dim, pinned)
     for group in thinkv.groups_of(specs, len(held_out)):
-        each = chains.judge(network, tokens, lengths, group, pinned, learnt.codebook(group[0]),
-                            learnt.centres(group[0]), kinds)
-        for spec, figures in zip(group, each):
+        if group[0].labels is None:
+            run = learnt.run(group[0], pinned)
+        else:
+            run = thinkv.labelled_run(network, group, pinned, learnt.codebook(group[0]), kinds)
+        for spec, figures in zip(group, chains.judge(network, tokens, lengths, run)):
             show({**to_line(spec), **rounded(figures)})
 
 
 def run_texts(network: Network, sweep: dict, specs: list[Spec], model: pathlib.Path,
               file: pathlib.Path | None) -> None:
-    def load(folder: str, count: int) -> torch.Tensor:
-        files = sorted((_TEXTS / folder).glob("*.txt"))
+    def load(folder: str, count: int, every: int = 1) -> torch.Tensor:
+        files = sorted((_TEXTS / folder).glob("*.txt"))[::every]
         return texts.load(files, model / "tokenizer.json", count).to(network.device)
 
     def read() -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,14 +158,13 @@ def run_texts(network: Network, sweep: dict, specs: list[Spec], model: pathlib.P
         return tokens, torch.full((len(tokens),), tokens.shape[1], device=network.device)
 
     learnt = Calibration(network, file, sweep["codebook"]["per_block"], read)
-    tokens = load("texts", sweep["set"]["read"])
+    tokens = load("texts", sweep["set"]["read"], sweep["set"].get("every", 1))
     pinned = sweep["set"]["pinned"]
     show({"texts": len(tokens), "tokens": tokens.shape[1], "pinned": pinned})
     truth = texts.full_states(network, tokens, pinned)
     for group in groups_of(specs):
         if len(group) == 1:
-            run = Run(network, group[0], pinned, learnt.codebook(group[0]),
-                      learnt.centres(group[0]))
+            run = learnt.run(group[0], pinned)
         else:
             centres = next(filter(None, map(learnt.centres, group)), None)
             run = SideBySide(network, group, pinned, centres)

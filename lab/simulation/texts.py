@@ -31,12 +31,13 @@ def full_states(network: Network, tokens: torch.Tensor, pinned: int) -> torch.Te
 
 
 def judge(network: Network, tokens: torch.Tensor, run: Run, truth: torch.Tensor
-          ) -> list[dict[str, float]]:
+          ) -> list[dict[str, float | list[float]]]:
     """Of `run`, or of each that is side by side in it. truth: full_states of these tokens."""
     start = time.time()
     each = run.each if isinstance(run, SideBySide) else [run]
     half = tokens.shape[1] // 2
-    divergence, late, agree = torch.zeros(3, len(each), dtype=torch.float64, device=network.device)
+    divergence = torch.zeros(len(each), len(tokens), dtype=torch.float64, device=network.device)
+    late, agree = torch.zeros(2, len(each), dtype=torch.float64, device=network.device)
     judged = judged_late = 0
     for first in range(0, tokens.shape[1], BLOCK):
         block = slice(first, first + BLOCK)
@@ -46,13 +47,15 @@ def judge(network: Network, tokens: torch.Tensor, run: Run, truth: torch.Tensor
         wanted = network.logits(truth[:, block]).log_softmax(-1)
         for i, part in enumerate(hidden.chunk(len(each))):
             guess = network.logits(part).log_softmax(-1)
-            kl = (wanted.exp() * (wanted - guess)).sum(-1).double().sum()
+            kl = (wanted.exp() * (wanted - guess)).sum(-1).double().sum(-1)
             divergence[i] += kl
-            late[i] += kl * (first >= half)
+            late[i] += kl.sum() * (first >= half)
             agree[i] += (wanted.argmax(-1) == guess.argmax(-1)).double().sum()
         judged += tokens[:, block].numel()
         judged_late += tokens[:, block].numel() * (first >= half)
     seconds = (time.time() - start) / len(each)
-    return [{"kl": divergence[i].item() / judged, "kl_last_half": late[i].item() / judged_late,
+    return [{"kl": divergence[i].sum().item() / judged,
+             "kl_texts": (divergence[i] * len(tokens) / judged).tolist(),
+             "kl_last_half": late[i].item() / judged_late,
              "top1": agree[i].item() / judged, "live": run.live, **one.storage.figures(),
              "seconds": seconds} for i, one in enumerate(each)]
