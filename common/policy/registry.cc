@@ -33,9 +33,7 @@ PolicySpec WindowSpec() { return {.name = "window", .window_tokens = 64, .format
 constexpr ClassFormats kInt4 = ClassFormats::Uniform({Format::kInt4, Format::kInt4});
 
 // Ours.
-PolicySpec AnticipateSpec() {
-  return {.name = "anticipate", .window_tokens = 0, .formats = kInt4};
-}
+PolicySpec AnticipateSpec() { return {.name = "anticipate", .window_tokens = 0, .formats = kInt4}; }
 
 // Others' policies that evict and do not quantise, as their papers have them. A window is how
 // often they choose.
