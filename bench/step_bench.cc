@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "bench/flags.h"
+#include "bench/fleet/fleet_flags.h"
 #include "bench/fleet/gpu_fleet.h"
 #include "bench/fleet/stepping.h"
 #include "bench/gpu/ceilings.h"
@@ -138,19 +139,10 @@ int main(int argc, char** argv) {
   palimpsest::bench::Options options;
   CLI::App app("A decode step on the GPU taken apart, RANDOM WEIGHTS, simulated thoughts.");
   app.footer(palimpsest::bench::kFooter);
-  app.add_option("--shape", options.fleet.shape, "the model")->capture_default_str();
+  palimpsest::bench::AddFleetFlags(app, options.fleet, options.steps);
   app.add_option("--policy", options.policies, "may be repeated")->capture_default_str();
   app.add_option("--batch", options.batches, "may be repeated")
       ->check(flags::Batch())
-      ->capture_default_str();
-  app.add_option("--tokens", options.fleet.tokens, "a chain's")
-      ->check(flags::ChainTokens())
-      ->capture_default_str();
-  app.add_option("--rotate-keys", options.fleet.rotate_keys, "as workers do")
-      ->type_name("on|off")
-      ->default_str("on");
-  app.add_option("--steps", options.steps, "timed steps a case")
-      ->check(flags::Steps())
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   for (const uint32_t batch : options.batches) {

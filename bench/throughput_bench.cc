@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bench/flags.h"
+#include "bench/fleet/fleet_flags.h"
 #include "bench/fleet/gpu_fleet.h"
 #include "bench/fleet/stepping.h"
 #include "bench/gpu/ceilings.h"
@@ -156,22 +157,13 @@ int main(int argc, char** argv) {
   palimpsest::bench::Options options;
   CLI::App app("Tokens a second of the engine on the GPU, RANDOM WEIGHTS, simulated thoughts.");
   app.footer(palimpsest::bench::kFooter);
-  app.add_option("--shape", options.fleet.shape, "the model")->capture_default_str();
+  palimpsest::bench::AddFleetFlags(app, options.fleet, options.steps);
   app.add_option("--policy", options.policies, "only these; may be repeated");
   app.add_option("--batch", options.batches, "0: the largest that fits")
       ->check(flags::Whole(0, 8192))
       ->capture_default_str();
   app.add_option("--batch-max", options.fleet.batch_max, "the engine's")
       ->check(flags::Batch())
-      ->capture_default_str();
-  app.add_option("--tokens", options.fleet.tokens, "a chain's")
-      ->check(flags::ChainTokens())
-      ->capture_default_str();
-  app.add_option("--rotate-keys", options.fleet.rotate_keys, "as workers do")
-      ->type_name("on|off")
-      ->default_str("on");
-  app.add_option("--steps", options.steps, "timed steps a case")
-      ->check(flags::Steps())
       ->capture_default_str();
   app.add_option("--tflops", options.tflops, "of large bf16 products")
       ->check(CLI::Range(1.0, 1e5))
