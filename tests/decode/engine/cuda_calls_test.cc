@@ -105,10 +105,5 @@ TEST_P(CudaEngine, NothingIsAllocatedAndNoStepWaitsOnceChainsRun) {
   EXPECT_LE(CountOf(model.in_steps(), {"EventSynchronize"}), 3 * model.steps());
 }
 
-INSTANTIATE_TEST_SUITE_P(Policies, CudaEngine,
-                         testing::Values("full", "thinkv", "anticipate", "longflow", "h2o", "rkv",
-                                         "window", "random"),
-                         [](const auto& info) { return info.param; });
-
 }  // namespace
 }  // namespace palimpsest

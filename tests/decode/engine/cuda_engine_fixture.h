@@ -104,4 +104,10 @@ class CudaEngine : public GpuTest, public testing::WithParamInterface<std::strin
   std::unique_ptr<Model> model_;
 };
 
+// Of the tests of whoever includes this.
+INSTANTIATE_TEST_SUITE_P(Policies, CudaEngine,
+                         testing::Values("full", "thinkv", "anticipate", "longflow", "h2o", "rkv",
+                                         "window", "random"),
+                         [](const auto& info) { return info.param; });
+
 }  // namespace palimpsest

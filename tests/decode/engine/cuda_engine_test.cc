@@ -46,10 +46,5 @@ TEST_P(CudaEngine, AStepAheadSaysWhatItSaysStepByStep) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Policies, CudaEngine,
-                         testing::Values("full", "thinkv", "anticipate", "longflow", "h2o", "rkv",
-                                         "window", "random"),
-                         [](const auto& info) { return info.param; });
-
 }  // namespace
 }  // namespace palimpsest
