@@ -52,8 +52,7 @@ uint64_t PoolBytes(absl::Span<const GenerateRequest> requests, const CacheShape&
   return bytes + bytes / 16 + (1 << 20);  // frames have tails
 }
 
-absl::StatusOr<EngineOptions> OptionsFor(uint32_t batch) {
-  KV_ASSIGN_OR_RETURN(const std::string fingerprint, FingerprintModel(kFolder));
+absl::StatusOr<EngineOptions> OptionsFor(uint32_t batch, const std::string& fingerprint) {
   KV_ASSIGN_OR_RETURN(const CalibrationFile file,
                       LoadCalibration(absl::StrCat(kFolder, "/calibration.json"), fingerprint));
   return EngineOptions{.batch_max = batch,
@@ -63,9 +62,9 @@ absl::StatusOr<EngineOptions> OptionsFor(uint32_t batch) {
 
 // Null where the policy wants none.
 absl::StatusOr<std::shared_ptr<const QueryCodebook>> CodebookFor(const PolicySpec& policy,
-                                                                 const ModelConfig& config) {
+                                                                 const ModelConfig& config,
+                                                                 const std::string& fingerprint) {
   if (policy.name != "anticipate") return nullptr;
-  KV_ASSIGN_OR_RETURN(const std::string fingerprint, FingerprintModel(kFolder));
   KV_ASSIGN_OR_RETURN(
       QueryCodebookFile file,
       LoadQueryCodebook(absl::StrCat(kFolder, "/", kQueryCodebookFileName), config, fingerprint));
@@ -124,10 +123,11 @@ absl::StatusOr<ReasonerRun> RunReasoner(absl::Span<const CountdownProblem> probl
                                         const ReasonerOptions& options) {
   KV_ASSIGN_OR_RETURN(const ModelSource source, FindModel(kFolder, ""));
   KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(kFolder));
-  KV_ASSIGN_OR_RETURN(const EngineOptions engine_options, OptionsFor(options.batch));
+  KV_ASSIGN_OR_RETURN(const std::string fingerprint, FingerprintModel(kFolder));
+  KV_ASSIGN_OR_RETURN(const EngineOptions engine_options, OptionsFor(options.batch, fingerprint));
   KV_ASSIGN_OR_RETURN(std::vector<GenerateRequest> requests,
                       RequestsOf(problems, options.policy, source.config, *tokenizer));
-  KV_ASSIGN_OR_RETURN(auto codebook, CodebookFor(options.policy, source.config));
+  KV_ASSIGN_OR_RETURN(auto codebook, CodebookFor(options.policy, source.config, fingerprint));
   KV_ASSIGN_OR_RETURN(const ServedPolicies served,
                       ServePolicies({options.policy.name}, codebook != nullptr));
   CacheShape shape = source.config.cache_shape();
