@@ -70,3 +70,11 @@ class Lanes:
                 older, newer = past[:, :, :, :sampled:2], past[:, :, :, sampled:]
                 past = torch.cat([older, newer], 3) if thin else past[:, :, :, -sampled:]
             self.past = past
+
+
+class GappedLanes(Lanes):
+    """Lanes some of whose slots hold nothing: their position is -1."""
+
+    @property
+    def dead(self) -> torch.Tensor | None:
+        return None if self.positions is None else self.positions < 0

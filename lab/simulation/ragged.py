@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import torch
 
-from .lanes import Lanes
+from .lanes import GappedLanes
 
 _STEP = 256  # slots by which tensors grow
 
 
-class RaggedLanes(Lanes):
+class RaggedLanes(GappedLanes):
     """keys, values and positions are the front of larger tensors, written in place."""
 
     def __init__(self, batch: int, device: str):
@@ -18,10 +18,6 @@ class RaggedLanes(Lanes):
         self.live = torch.zeros(batch, dtype=torch.long, device=device)
         self._most = 0  # of live
         self._room: list[torch.Tensor] = []  # keys, values, positions
-
-    @property
-    def dead(self) -> torch.Tensor | None:
-        return None if self.positions is None else self.positions < 0
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor) -> None:
         """Behind what is live; it is the caller's to say so to set_live."""

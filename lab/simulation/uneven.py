@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-from .lanes import Lanes
+from .lanes import GappedLanes
 from .residue import Residue
 
 
@@ -33,14 +33,10 @@ class UnevenResidue(Residue):
         return self._mean(self._values)[:, :, None]
 
 
-class UnevenLanes(Lanes):
+class UnevenLanes(GappedLanes):
     def __init__(self) -> None:
         super().__init__()
         self.residue = UnevenResidue()
-
-    @property
-    def dead(self) -> torch.Tensor | None:
-        return None if self.positions is None else self.positions < 0
 
     @property
     def count_mean(self) -> float:
