@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from .lanes import Lanes
 from .network import Network
 from .run import Run
-from .spec import BLOCK, Spec
+from .spec import BLOCK, RECENT_BEYOND, Spec
 from .uneven import UnevenLanes
+
+LOOK = 1024  # tokens
 
 
 def comparable(score: torch.Tensor, lanes: Lanes) -> torch.Tensor:
@@ -82,6 +84,12 @@ class UnevenRun(Run):
                                  f"recent = {spec.recent}")
             self._fixed = (fixed + pinned).to(network.device)
 
+    def newest(self, layer: int) -> int | torch.Tensor:
+        if self._fixed is None:
+            return super().newest(layer)
+        beyond = self._fixed[layer] - self.pinned - RECENT_BEYOND
+        return (beyond * self.spec.recent_share).long().clamp(min=self.spec.recent)[:, None]
+
     def scores(self, layer: int) -> torch.Tensor:
         lanes = self.lanes[layer]
         score = comparable(super().scores(layer), lanes)
@@ -89,7 +97,8 @@ class UnevenRun(Run):
 
     def _select_all(self) -> None:
         spec, keep = self.spec, self.spec.budget + self.pinned
-        if sum(lanes.count_mean for lanes in self.lanes) <= keep * len(self.lanes):
+        few = sum(lanes.count_mean for lanes in self.lanes) <= keep * len(self.lanes)
+        if few and not spec.eager:
             return
         scores = [self.scores(layer) for layer in range(len(self.lanes))]
         if self._fixed is None:
@@ -104,7 +113,7 @@ class UnevenRun(Run):
 
 
 class _Losing(Run):
-    """With equal counts. Notes what lanes lose."""
+    """With equal counts. Notes what lanes lose, or would lose."""
 
     def __init__(self, network: Network, spec: Spec, pinned: int,
                  codebook: list[torch.Tensor] | None, lengths: torch.Tensor):
@@ -119,11 +128,22 @@ class _Losing(Run):
         self.lost[layer] += lost[self._lengths >= self.next].sum(0)
         return score
 
+    def _select_all(self) -> None:
+        if self.spec.shares_from == "selecting":
+            super()._select_all()
+            return
+        for layer in range(len(self.lanes)):
+            self.scores(layer)
+
 
 def lost_on(network: Network, spec: Spec, pinned: int, codebook: list[torch.Tensor] | None,
             tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """tokens [texts, n] of `lengths` -> the sum of the scores that go, [layers, KV heads]."""
-    run = _Losing(network, dataclasses.replace(spec, shares="equal"), pinned, codebook, lengths)
+    """tokens [texts, n] of `lengths` -> the sum of the scores that go, [layers, KV heads]: at each
+    selection; or that would go, of all that a full cache holds, after every LOOK tokens."""
+    equal = dataclasses.replace(spec, shares="equal", budget=spec.shares_at or spec.budget)
+    if spec.shares_from == "full":
+        equal = dataclasses.replace(equal, interval=LOOK)
+    run = _Losing(network, equal, pinned, codebook, lengths)
     for first in range(0, tokens.shape[1], BLOCK):
         run.step(tokens[:, first:first + BLOCK])
     return run.lost.cpu()

@@ -12,6 +12,7 @@ from .picks import PICKS
 from .segments import FITS
 
 BLOCK = 32  # tokens a step reads; selection happens between steps
+RECENT_BEYOND = 128  # tokens of a budget that make no room for more newest ones
 
 POLICIES = ("full", "anticipate", "rkv", "h2o", "longflow", "window", "random", "thinkv")
 SCORES = ("probability", "value_norm", "distance", "removal_error", "residue_distance")
@@ -27,6 +28,7 @@ class Spec:
     budget: int = 0  # tokens of a lane that stay when one selects, without the prompt
     interval: int = 64  # tokens between two selections; a multiple of BLOCK
     recent: int = 16  # newest tokens that always stay, within the budget
+    recent_share: float = 0  # at least this share of what a lane's budget has beyond RECENT_BEYOND
     key_format: str = "bf16"
     value_format: str = "bf16"
     key_scales: str = "token"  # SCALES: whose 16 elements share a scale
@@ -50,6 +52,9 @@ class Spec:
     shares: str = "equal"  # of lanes in the budget of all: SHARES, see budgets.py
     shares_by: str = "layer"  # whose lanes keep the same number; or "lane": each its own
     floor: float = 0.5  # measured, pooled: what of the budget every lane has
+    shares_at: int = 0  # measured: at this budget instead of the run's own
+    shares_from: str = "selecting"  # measured: by what goes at each selection; or "full", see budgets
+    eager: bool = False  # fixed shares: each lane selects as soon as it has more than its own
     slope: float = 0.5  # pyramid
 
     # any policy, with kinds of thought (labels.py), chains alone:
@@ -82,6 +87,7 @@ class Spec:
         need(self.value_scales in SCALES, f"value_scales {self.value_scales!r}: one of {SCALES}")
         need(self.policy in ("full", "thinkv") or self.budget > self.recent,
              f"a budget of {self.budget} must be above recent = {self.recent}")
+        need(0 <= self.recent_share <= 1, "recent_share in [0, 1]")
         need(self.interval > 0 and self.interval % BLOCK == 0,
              f"interval {self.interval}: a multiple of {BLOCK}")
         need(self.policy != "anticipate"
@@ -104,6 +110,7 @@ class Spec:
              "residue_distance without a residue")
         need(self.shares in SHARES, f"shares {self.shares!r}: one of {SHARES}")
         need(self.shares_by in ("layer", "lane"), f"shares_by {self.shares_by!r}: layer or lane")
+        need(self.shares_from in ("selecting", "full"), "shares_from: selecting or full")
         need(0 <= self.floor <= 1 and -1 < self.slope < 1, "floor in [0, 1], slope in (-1, 1)")
         need(self.shares == "equal" or self.policy == "anticipate" and self.labels is None
              and self.key_scales == self.value_scales == "token",
