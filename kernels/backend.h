@@ -5,7 +5,8 @@
 // service's pool) decides which page belongs to whom; a backend moves the bytes. Which slots are
 // live is known to the backend alone (the live masks inside the pages), and the equal-count rule
 // lets the host know how many there are: after every call, each (layer, KV head) of a sequence has
-// the same number of live slots in each page class.
+// the same number of live slots in each page class. In an uneven sequence (uneven_lanes.h) these
+// numbers differ by lane, and the host knows each.
 //
 // Two implementations behind one conformance suite: kernels/cpu (written to be read, the oracle)
 // and kernels/cuda. Calls are made from one thread. A CUDA backend may run them asynchronously in
@@ -30,6 +31,7 @@
 #include "common/base/thought.h"
 #include "kernels/layout.h"
 #include "kernels/query_codebook.h"
+#include "kernels/uneven_lanes.h"
 
 namespace palimpsest {
 
@@ -57,6 +59,9 @@ struct SequenceView {
   // norm of V, summed over query heads; of equal ones the earliest. It is attended to once more.
   // There must be one; all KV heads of a layer hold the same tokens, in the same slots.
   uint32_t evict_from = kNoEviction;
+  // Where lanes hold different numbers of tokens. Wants a codebook with lane_shares, whose ranks
+  // hold for all sequences; all pages are then of class R, and there are no slot scores.
+  UnevenLanes uneven = {};
 };
 
 // The new tokens of one sequence in one step: rows [row, row + count) of the step's activations.
@@ -90,6 +95,10 @@ struct AnnealOrder {
   uint32_t first_position = 0;  // the segment covers [first_position, end_position)
   uint32_t end_position = 0;
   uint32_t keep = 0;  // live tokens of the segment left in every lane
+  // [lanes], or empty: what each lane keeps instead; `keep` is then their mean. Of an uneven
+  // sequence alone. Borrowed like SequenceView's. Not of selectors that choose for whole layers or
+  // by joint scores.
+  absl::Span<const uint32_t> lane_keeps = {};
   Selection selection = {};
 };
 

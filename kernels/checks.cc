@@ -151,7 +151,7 @@ absl::Status CheckSelection(const BackendConfig& config, const SequenceView& vie
   }
   switch (selection.selector) {
     case Selector::kKMeansMedoids:
-      if (selection.recent == 0) return absl::OkStatus();
+      if (RecentOf(selection, ~uint32_t{0}) == 0) return absl::OkStatus();
       return Invalid("k-means chooses among all tokens of a segment: none can stay as recent");
     case Selector::kMostRecent:
     case Selector::kRandom:

@@ -9,6 +9,8 @@
 namespace palimpsest {
 
 inline constexpr uint32_t kCodebookQueriesMax = 1024;
+inline constexpr float kLaneShareMin = 1.0f / 16;
+inline constexpr float kLaneShareMax = 64.0f;
 
 struct QueryCodebook {
   int layers = 0;
@@ -22,6 +24,10 @@ struct QueryCodebook {
   // p * inverse_frequencies[c], times attention_factor.
   std::vector<float> inverse_frequencies;  // [head_dim / 2]
   float attention_factor = 1.0f;
+
+  // [layers][KV heads]: what of a budget each lane gets, as a multiple of the mean; their mean
+  // is 1. Empty: all lanes get the same. Measured with the queries (docs/calibration.md).
+  std::vector<float> lane_shares;
 };
 
 }  // namespace palimpsest

@@ -6,7 +6,6 @@
 // what goes leaves a residue. No statistic of the past is needed. Relatives: Expected
 // Attention (arXiv 2510.00636), a Gaussian of queries; SnapKV (arXiv 2404.14469), the last queries;
 // TriAttention (arXiv 2604.04921), centres of queries before RoPE.
-#include <algorithm>
 #include <memory>
 
 #include "common/base/status_macros.h"
@@ -17,23 +16,21 @@ namespace palimpsest {
 namespace {
 
 constexpr uint32_t kNewestMin = 16;
-constexpr uint32_t kChosenFirst = 128;
-
-// A budget goes to chosen tokens first, since those decide answers. Half of what it has beyond
-// `kChosenFirst` goes to the newest tokens: a language model reads them more than anything else
+// A budget goes to chosen tokens first, since those decide answers. Half of what it has beyond this
+// goes to the newest tokens: a language model reads them more than anything else
 // (docs/anticipate.md).
-uint32_t NewestTokens(uint32_t budget_tokens) {
-  return std::max(kNewestMin, (std::max(budget_tokens, kChosenFirst) - kChosenFirst) / 2);
-}
+constexpr uint32_t kChosenFirst = 128;
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<const Policy>> NewAnticipatePolicy(const PolicySpec& spec) {
   KV_RETURN_IF_ERROR(RequireBudget(spec, kNewestMin, 16));
-  return std::make_unique<const OneSegmentPolicy>(
-      spec.budget_tokens, Selection{.selector = Selector::kAnticipated,
-                                    .recent = NewestTokens(spec.budget_tokens),
-                                    .residue = true});
+  return std::make_unique<const OneSegmentPolicy>(spec.budget_tokens,
+                                                  Selection{.selector = Selector::kAnticipated,
+                                                            .recent = kNewestMin,
+                                                            .residue = true,
+                                                            .recent_beyond = kChosenFirst,
+                                                            .by_share = true});
 }
 
 }  // namespace palimpsest

@@ -103,7 +103,7 @@ void AnnealLayer(const Segment& segment, int layer) {
     return SamePositions(tokens, heads[0]);
   });
   const Selector selector = segment.order.selection.selector;
-  const uint32_t recent = std::min(segment.order.selection.recent, keep);
+  const uint32_t recent = RecentOf(segment.order.selection, keep);
   const bool medoids = selector == Selector::kKMeansMedoids && keep > 0;
   if (medoids && same && heads[0].size() > keep) {
     return KeepMedoids(segment, layer, 0, head_count, heads);

@@ -78,7 +78,7 @@ absl::StatusOr<const PageEntry*> Annealer::Stage(absl::Span<const SequenceView> 
                       .first_position = order.first_position,
                       .end_position = order.end_position,
                       .keep = order.keep,
-                      .recent = order.selection.recent,
+                      .recent = RecentOf(order.selection, order.keep),
                       .next_position = view.open_position + view.open_count,
                       .open_group = view.open_group,
                       .selector = order.selection.selector,
