@@ -72,7 +72,9 @@ std::optional<uint32_t> LaneLedger::PagesFor(uint32_t tokens) const {
 }
 
 void LaneLedger::SetPages(uint32_t pages) {
-  CountBlocks(even_pages_, pages, round_first_, ranks_, absl::MakeSpan(block_counts_));
+  pages_ = pages;
+  CountBlocks(std::min(even_pages_, pages), pages, round_first_, ranks_,
+              absl::MakeSpan(block_counts_));
 }
 
 uint32_t LaneLedger::DeadSlots() const {

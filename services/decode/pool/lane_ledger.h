@@ -7,6 +7,7 @@
 // nothing is ever moved. A lane that would want more has missed an anneal, and gets one.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -39,7 +40,9 @@ class LaneLedger {
 
   // For SequenceView. Borrowed from the ledger, as it is now.
   UnevenLanes view() const {
-    return {.even_pages = even_pages_, .round_first = round_first_, .block_counts = block_counts_};
+    return {.even_pages = std::min(even_pages_, pages_),
+            .round_first = round_first_,
+            .block_counts = block_counts_};
   }
 
   // Pages in which all lanes have all the blocks that they may have.
@@ -69,7 +72,8 @@ class LaneLedger {
   uint32_t lanes() const { return static_cast<uint32_t>(ranks_.size()); }
 
   const absl::Span<const float> shares_;
-  const uint32_t even_pages_;
+  const uint32_t even_pages_;  // once it has as many
+  uint32_t pages_ = 0;
   const std::vector<uint32_t> ranks_;
   std::vector<uint32_t> round_first_;
   std::vector<uint32_t> block_counts_;
