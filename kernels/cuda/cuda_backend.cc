@@ -204,14 +204,19 @@ absl::Status CudaBackendImpl::StartAttend() {
   KV_ASSIGN_OR_RETURN(attend_arrivals_,
                       cuda::AllocateDevice(attend_geometry_.pairs_max * sizeof(uint32_t),
                                            device_.stream, "arrival counters"));
-  attend_buffers_.page_entries = step_.device().pages;
-  attend_buffers_.items = step_.device().items;
-  attend_buffers_.first_item = step_.device().first_item;
+  const cuda::StepArrays& step = step_.device();
+  attend_buffers_.page_entries = step.pages;
+  attend_buffers_.items = step.items;
+  attend_buffers_.first_item = step.first_item;
+  attend_buffers_.header = step.header;
+  attend_buffers_.sequences = step.sequences;
+  attend_buffers_.words = step.words;
+  attend_buffers_.layer_plans = step_.layer_plans();
+  attend_buffers_.layer_plan = step_.layer_plan_shape();
   attend_buffers_.parts = reinterpret_cast<float*>(attend_parts_.get());
   attend_buffers_.arrivals = reinterpret_cast<uint32_t*>(attend_arrivals_.get());
-  KV_ASSIGN_OR_RETURN(slot_scorer_,
-                      cuda::SlotScorer::Make(device_, attend_geometry_, attend_buffers_,
-                                             step_.device().first_page));
+  KV_ASSIGN_OR_RETURN(slot_scorer_, cuda::SlotScorer::Make(device_, attend_geometry_,
+                                                           attend_buffers_, step.first_page));
   return absl::OkStatus();
 }
 
