@@ -116,6 +116,7 @@ class CudaBackendImpl final : public CudaBackend {
     return params;
   }
 
+  absl::Status StartLaneRanks();
   absl::Status StartAttend();
 
   const PoolLayout layout_;
@@ -126,7 +127,7 @@ class CudaBackendImpl final : public CudaBackend {
   std::vector<bool> uneven_rows_;      // of this step
 
   cuda::Stream stream_;
-  cuda::DeviceBytes pages_, open_groups_;
+  cuda::DeviceBytes pages_, open_groups_, lane_ranks_;
   cuda::FaultReport faults_;
   cuda::DeviceContext device_;  // shows what is above
   cuda::StepStaging step_;
@@ -165,6 +166,7 @@ absl::Status CudaBackendImpl::Start() {
              .layouts = cuda::DeviceLayoutsOf(layout_),
              .faults = faults_.sink(),
              .stream = stream};
+  KV_RETURN_IF_ERROR(StartLaneRanks());
   KV_RETURN_IF_ERROR(StartAttend());
   KV_ASSIGN_OR_RETURN(orders_,
                       cuda::OrderStaging::Make(config.open_groups, layout_.pages_max(), stream));
@@ -172,6 +174,18 @@ absl::Status CudaBackendImpl::Start() {
   KV_ASSIGN_OR_RETURN(sealer_, cuda::Sealer::Make(device_));
   KV_ASSIGN_OR_RETURN(annealer_, cuda::Annealer::Make(device_));
   return ToStatus(cudaStreamSynchronize(stream), "start the backend");
+}
+
+absl::Status CudaBackendImpl::StartLaneRanks() {
+  const std::vector<uint32_t>& ranks = layout_.lane_ranks();
+  if (ranks.empty()) return absl::OkStatus();
+  const uint64_t bytes = ranks.size() * sizeof(uint32_t);
+  KV_ASSIGN_OR_RETURN(lane_ranks_,
+                      cuda::AllocateDevice(bytes, device_.stream, "the ranks of lanes"));
+  device_.pool.lane_ranks = reinterpret_cast<const uint32_t*>(lane_ranks_.get());
+  return ToStatus(cudaMemcpyAsync(lane_ranks_.get(), ranks.data(), bytes, cudaMemcpyHostToDevice,
+                                  device_.stream),
+                  "copy the ranks of lanes");
 }
 
 absl::Status CudaBackendImpl::StartAttend() {
@@ -191,14 +205,19 @@ absl::Status CudaBackendImpl::StartAttend() {
   KV_ASSIGN_OR_RETURN(attend_arrivals_,
                       cuda::AllocateDevice(attend_geometry_.pairs_max * sizeof(uint32_t),
                                            device_.stream, "arrival counters"));
-  attend_buffers_.page_entries = step_.device().pages;
-  attend_buffers_.items = step_.device().items;
-  attend_buffers_.first_item = step_.device().first_item;
+  const cuda::StepArrays& step = step_.device();
+  attend_buffers_.page_entries = step.pages;
+  attend_buffers_.items = step.items;
+  attend_buffers_.first_item = step.first_item;
+  attend_buffers_.header = step.header;
+  attend_buffers_.sequences = step.sequences;
+  attend_buffers_.words = step.words;
+  attend_buffers_.layer_plans = step_.layer_plans();
+  attend_buffers_.layer_plan = step_.layer_plan_shape();
   attend_buffers_.parts = reinterpret_cast<float*>(attend_parts_.get());
   attend_buffers_.arrivals = reinterpret_cast<uint32_t*>(attend_arrivals_.get());
-  KV_ASSIGN_OR_RETURN(slot_scorer_,
-                      cuda::SlotScorer::Make(device_, attend_geometry_, attend_buffers_,
-                                             step_.device().first_page));
+  KV_ASSIGN_OR_RETURN(slot_scorer_, cuda::SlotScorer::Make(device_, attend_geometry_,
+                                                           attend_buffers_, step.first_page));
   return absl::OkStatus();
 }
 
