@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
@@ -115,6 +116,7 @@ class CudaBackendImpl final : public CudaBackend {
     return params;
   }
 
+  absl::Status StartLaneRanks();
   absl::Status StartAttend();
 
   const PoolLayout layout_;
@@ -124,7 +126,7 @@ class CudaBackendImpl final : public CudaBackend {
   bool append_takes_queries_ = false;  // in this step
 
   cuda::Stream stream_;
-  cuda::DeviceBytes pages_, open_groups_;
+  cuda::DeviceBytes pages_, open_groups_, lane_ranks_;
   cuda::FaultReport faults_;
   cuda::DeviceContext device_;  // shows what is above
   cuda::StepStaging step_;
@@ -163,6 +165,7 @@ absl::Status CudaBackendImpl::Start() {
              .layouts = cuda::DeviceLayoutsOf(layout_),
              .faults = faults_.sink(),
              .stream = stream};
+  KV_RETURN_IF_ERROR(StartLaneRanks());
   KV_RETURN_IF_ERROR(StartAttend());
   KV_ASSIGN_OR_RETURN(orders_,
                       cuda::OrderStaging::Make(config.open_groups, layout_.pages_max(), stream));
@@ -170,6 +173,18 @@ absl::Status CudaBackendImpl::Start() {
   KV_ASSIGN_OR_RETURN(sealer_, cuda::Sealer::Make(device_));
   KV_ASSIGN_OR_RETURN(annealer_, cuda::Annealer::Make(device_));
   return ToStatus(cudaStreamSynchronize(stream), "start the backend");
+}
+
+absl::Status CudaBackendImpl::StartLaneRanks() {
+  const std::vector<uint32_t>& ranks = layout_.lane_ranks();
+  if (ranks.empty()) return absl::OkStatus();
+  const uint64_t bytes = ranks.size() * sizeof(uint32_t);
+  KV_ASSIGN_OR_RETURN(lane_ranks_,
+                      cuda::AllocateDevice(bytes, device_.stream, "the ranks of lanes"));
+  device_.pool.lane_ranks = reinterpret_cast<const uint32_t*>(lane_ranks_.get());
+  return ToStatus(cudaMemcpyAsync(lane_ranks_.get(), ranks.data(), bytes, cudaMemcpyHostToDevice,
+                                  device_.stream),
+                  "copy the ranks of lanes");
 }
 
 absl::Status CudaBackendImpl::StartAttend() {

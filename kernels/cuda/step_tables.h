@@ -92,6 +92,8 @@ struct DevicePool {
   int query_heads = 0;
   bool slot_scores = false;
   bool residue = false;
+  const uint32_t* lane_ranks =
+      nullptr;  // [layers * kv_heads], null where the codebook has no shares
 
 #ifdef __CUDACC__
   // `lane`: layer * kv_heads + kv_head. K of 16 tokens, then V; and the tokens' scores, where there
