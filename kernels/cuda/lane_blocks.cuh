@@ -29,7 +29,6 @@ struct UnevenBlocks {
   uint32_t lanes = 0;
   uint32_t lane = 0;
   uint32_t rank = 0;
-  uint32_t even_pages = 0;
 
   // REQUIRES: DevicePool::lane_ranks.
   __device__ UnevenBlocks(const DevicePool& pool, const PageEntry* of_class, UnevenTable of,
@@ -38,14 +37,12 @@ struct UnevenBlocks {
         table(of),
         lanes(static_cast<uint32_t>(pool.layers * pool.kv_heads)),
         lane(lane_index),
-        rank(pool.lane_ranks[lane_index]),
-        even_pages(of.even_pages()) {}
+        rank(pool.lane_ranks[lane_index]) {}
 
   __device__ uint32_t count() const { return table.block_count(rank); }
   __device__ __forceinline__ LaneBlock operator()(uint32_t i) const {
-    if (i < even_pages) return {entries[i], lane};
-    const uint32_t number = table.round_first(lanes, i - even_pages) + rank;
-    return {entries[even_pages + number / lanes], number % lanes};
+    const UnevenTable::Place at = table.Find(lanes, lane, rank, i);
+    return {entries[at.page], at.place};
   }
 };
 

@@ -19,12 +19,6 @@
 
 namespace palimpsest::cuda {
 
-// Writes the tables to `to`: UnevenTable::Size(lanes, RoundsUsed(uneven)) and LaneKeep::kNumbers *
-// lanes numbers.
-uint32_t RoundsUsed(const UnevenLanes& uneven);
-void WriteUnevenTable(const UnevenLanes& uneven, absl::Span<const uint32_t> ranks, uint32_t* to);
-void WriteLaneKeeps(const AnnealOrder& order, absl::Span<uint32_t> to);
-
 class LaneTables {
  public:
   LaneTables() = default;

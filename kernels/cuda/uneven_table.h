@@ -19,8 +19,16 @@ struct UnevenTable {
   constexpr uint32_t even_pages() const { return numbers[0]; }
   // Falls with rank.
   constexpr uint32_t block_count(uint32_t rank) const { return numbers[1 + rank]; }
-  constexpr uint32_t round_first(uint32_t lanes, uint32_t round) const {
-    return numbers[1 + lanes + round];
+
+  // PlaceOfBlock: index of a page of the class, and a place in it.
+  struct Place {
+    uint32_t page = 0;
+    uint32_t place = 0;
+  };
+  constexpr Place Find(uint32_t lanes, uint32_t lane, uint32_t rank, uint32_t block) const {
+    if (block < even_pages()) return {block, lane};
+    const uint32_t number = numbers[1 + lanes + block - even_pages()] + rank;
+    return {even_pages() + number / lanes, number % lanes};
   }
 };
 
