@@ -131,7 +131,7 @@ AnnealDemand DemandOf(const AnnealParams& params, const AnnealTask& task) {
               KMeansTokensMax(params.pool, params.scratch_bytes)};
     case Kind::kJoint:
     case Kind::kAnticipated:
-      return {"slots to score", task.page_count * kSlotsPerPage,
+      return {"slots to score", task.block_count * kSlotsPerPage,
               ScoredSlotsMax(params, task.selector)};
     case Kind::kSelect:
       break;
@@ -159,7 +159,9 @@ cudaError_t LaunchScores(const AnnealParams& params, const AnnealTask& task, flo
   if (demand.count > demand.max) return cudaErrorInvalidValue;
   const auto launch =
       task.selector == Selector::kJointScore ? anneal::LaunchJoint : anneal::LaunchAnticipated;
-  return launch(params, &task, 1, scores, stream);
+  AnnealParams in_order = params;
+  in_order.uneven.lanes = nullptr;
+  return launch(in_order, &task, 1, scores, stream);
 }
 
 }  // namespace palimpsest::cuda

@@ -168,8 +168,7 @@ absl::Status CudaBackendImpl::Start() {
              .stream = stream};
   KV_RETURN_IF_ERROR(StartLaneRanks());
   KV_RETURN_IF_ERROR(StartAttend());
-  KV_ASSIGN_OR_RETURN(orders_,
-                      cuda::OrderStaging::Make(config.open_groups, layout_.pages_max(), stream));
+  KV_ASSIGN_OR_RETURN(orders_, cuda::OrderStaging::Make(layout_, stream));
   KV_ASSIGN_OR_RETURN(sparsity_, cuda::SparsityMeter::Make(device_));
   KV_ASSIGN_OR_RETURN(sealer_, cuda::Sealer::Make(device_));
   KV_ASSIGN_OR_RETURN(annealer_, cuda::Annealer::Make(device_));
