@@ -20,6 +20,7 @@
 #include "kernels/query_codebook.h"
 #include "services/cli/calibrate/lane_losses.h"
 #include "services/cli/calibrate/sampler.h"
+#include "services/cli/calibrate/summary.h"
 #include "services/decode/model/rope.h"
 
 namespace palimpsest::cli {
@@ -65,6 +66,15 @@ TEST(LaneShares, AreWhatACodebookMayHaveWhateverWasLost) {
       }
     }
   }
+}
+
+TEST(DescribeShares, HasALineALayer) {
+  EXPECT_EQ(DescribeShares({0.25f, 1.5f, 1.25f, 1.0f}, 2, 80),
+            "layer  mean share  of each KV head\n"
+            "    0        0.88  0.25  1.50\n"
+            "    1        1.12  1.25  1.00\n"
+            "\nshares of lanes: 0.25 to 1.50 of the mean\n");
+  EXPECT_THAT(DescribeShares({}, 2, 80), testing::HasSubstr("none"));
 }
 
 // Passes everything on, and keeps K and V as the cache has them: of all tokens of one sequence.

@@ -131,6 +131,7 @@ class LossMeter {
       const auto out = absl::MakeSpan(image_).subspan(i * layout_.page_bytes, layout_.page_bytes);
       KV_RETURN_IF_ERROR(device_.backend->Read(pages[i], out));
     }
+    KV_RETURN_IF_ERROR(device_.backend->Synchronize());
     // Lanes are shared out in rounds, between which the caller is heard.
     const int lanes = layout_.shape.lanes();
     const int round = 4 * team_->threads();

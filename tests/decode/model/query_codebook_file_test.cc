@@ -236,6 +236,7 @@ TEST(QueryCodebookFile, TheShippedOneIsOfTheShippedModel) {
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->codebook.queries, 256u);
   EXPECT_GE(file->samples, 12'000u);
+  EXPECT_EQ(file->codebook.lane_shares.size(), static_cast<size_t>(config->cache_shape().lanes()));
 }
 
 }  // namespace
