@@ -143,7 +143,8 @@ def test_of_a_full_cache_what_would_go_is_noted_and_stays(reasoner):
     own = spec(budget=16, shares="measured", shares_by="lane", shares_from="full", shares_every=32,
                recent=8)
     lengths = torch.tensor([tokens.shape[1], 70])
-    full = UnevenRun(network, spec(shares="pyramid", slope=0.0, budget=4096, recent=8), PINNED, book)
+    all_of_it = spec(shares="pyramid", slope=0.0, budget=4096, recent=8)
+    full = UnevenRun(network, all_of_it, PINNED, book)
     wanted = torch.zeros(network.layers, network.kv_heads)
     for part in tokens.split(32, 1):
         full.step(part)
