@@ -177,8 +177,8 @@ absl::Status CheckUneven(const PoolLayout& pool, const SequenceView& view,
   KV_RETURN_IF_ERROR(CheckRounds(uneven.round_first, static_cast<uint32_t>(ranks.size())));
   counts->resize(ranks.size());
   CountBlocks(uneven.even_pages, pages, uneven.round_first, ranks, absl::MakeSpan(*counts));
-  const auto wrong = std::mismatch(counts->begin(), counts->end(), uneven.block_counts.begin());
-  if (wrong.first != counts->end()) {
+  if (!std::equal(counts->begin(), counts->end(), uneven.block_counts.begin())) {
+    const auto wrong = std::mismatch(counts->begin(), counts->end(), uneven.block_counts.begin());
     return Invalid("lane ", wrong.first - counts->begin(), " of an uneven sequence has ",
                    *wrong.first, " blocks in its pages; block_counts says ", *wrong.second);
   }
