@@ -10,11 +10,13 @@
 namespace palimpsest {
 
 std::vector<float> SpreadShares(int lanes) {
-  KV_CHECK(lanes >= 1 && lanes <= 6);
   std::vector<float> shares;
   float sum = 0;
+  const int stride = lanes % 7 == 0 ? 1 : 7;
   for (int i = 0; i < lanes; ++i) {
-    shares.push_back(std::ldexp(1.0f, -((i + lanes / 2) % lanes)));
+    const int rank = (i * stride + lanes / 2) % lanes;
+    shares.push_back(
+        std::exp2(-4.0f * static_cast<float>(rank) / static_cast<float>(std::max(1, lanes - 1))));
     sum += shares.back();
   }
   for (float& share : shares) share *= static_cast<float>(lanes) / sum;

@@ -12,8 +12,7 @@
 
 namespace palimpsest {
 
-// Shares that all differ, each twice another, the largest in the middle of the lanes. At most 6
-// lanes, since a share is at least kLaneShareMin.
+// Shares that all differ, the largest 16 times the smallest, in no order of lanes. Their mean is 1.
 std::vector<float> SpreadShares(int lanes);
 
 // `book` with these shares.

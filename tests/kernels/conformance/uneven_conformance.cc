@@ -3,6 +3,7 @@
 // an engine has them: fill the open group, seal, anneal each lane to what it keeps.
 #include <algorithm>
 #include <bit>
+#include <numeric>
 #include <vector>
 
 #include "tests/kernels/conformance/backend_conformance.h"
@@ -56,10 +57,11 @@ void Prefill(ModelSequence* sequence, uint32_t prompt, const std::vector<uint32_
 // What follows the prompt, down to keeps[lane] in each. Borrows `keeps`.
 AnnealOrder KeepEach(const ModelSequence& sequence, uint32_t prompt,
                      const std::vector<uint32_t>& keeps, const Selection& selection) {
+  const uint32_t sum = std::accumulate(keeps.begin(), keeps.end(), 0u);
   return {.thought = kR,
           .first_position = prompt,
           .end_position = sequence.next_position(),
-          .keep = 1,  // not looked at
+          .keep = sum / static_cast<uint32_t>(keeps.size()),
           .lane_keeps = keeps,
           .selection = selection};
 }
@@ -91,6 +93,7 @@ TEST_P(BackendConformance, UnevenLanesKeepAsManyTokensAsEachIsGiven) {
     SCOPED_TRACE(testing::Message() << Name(c.format.k) << "/" << Name(c.format.v));
     ModelSequence sequence(&device, ClassFormats::Uniform(c.format), 0, 500);
     sequence.query_deviation(1.0f);
+    sequence.DrawAlikeKeys();  // so that residues matter
     Prefill(&sequence, kPrompt, CapacitiesFor(keeps, kPrompt));
     for (int window = 0; window < 7; ++window) {
       sequence.Step(1);
@@ -121,6 +124,28 @@ TEST_P(BackendConformance, UnevenLanesOfRotatedKeys) {
     sequence.Step(kGroupTokens - sequence.open_count());
     sequence.Seal(kR);
     sequence.Anneal(KeepEach(sequence, kPrompt, keeps, kAnticipates));
+    ExpectKept(sequence, kPrompt, keeps);
+    if (HasFailure()) return;
+  }
+  sequence.Step(1);
+}
+
+// More lanes than a warp has threads.
+TEST_P(BackendConformance, UnevenLanesOfManyLayers) {
+  TestDevice device = NewDevice([](BackendConfig& c) {
+    c.shape.layers = 20;
+    WithUnevenLanes(c);
+  });
+  const std::vector<uint32_t> keeps = KeepsOf(device, 14);
+  ModelSequence sequence(&device, ClassFormats::Uniform({Format::kInt4, Format::kInt4}), 0, 540);
+  Prefill(&sequence, kPrompt, CapacitiesFor(keeps, kPrompt));
+  for (int window = 0; window < 3; ++window) {
+    sequence.compare_attention(false);
+    sequence.Step(kGroupTokens - 1 - sequence.open_count());
+    sequence.compare_attention(true);
+    sequence.Step(1);
+    sequence.Seal(kR);
+    sequence.Anneal(KeepEach(sequence, kPrompt, keeps, window == 1 ? kAnticipates : kDrawsLots));
     ExpectKept(sequence, kPrompt, keeps);
     if (HasFailure()) return;
   }
