@@ -53,6 +53,7 @@ class HostBackend final : public Backend {
   const PoolLayout layout_;
   cuda::StepWriter writer_;
   std::vector<uint8_t> tables_;
+  std::vector<bool> uneven_rows_;  // of this step
   std::vector<cuda::PageEntry> entries_;
   HostSeconds seconds_;
 };

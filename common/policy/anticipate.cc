@@ -21,11 +21,29 @@ constexpr uint32_t kNewestMin = 16;
 // (docs/anticipate.md).
 constexpr uint32_t kChosenFirst = 128;
 
+class AnticipatePolicy final : public OneSegmentPolicy {
+ public:
+  using OneSegmentPolicy::OneSegmentPolicy;
+
+  // Chooses at every window's end, even while lanes hold less than the budget on average: a lane of
+  // small share has more than its own long before. Where none has, nothing comes of it.
+  Plan Decide(const SequenceState& state, const Observation& observation) const override {
+    Plan plan = OneSegmentPolicy::Decide(state, observation);
+    if (!observation.refresh || !plan.anneals.empty() || state.segments.empty()) return plan;
+    const Segment& newest = state.segments.back();
+    if (newest.pinned) return plan;
+    plan.anneals.push_back({.first_position = newest.first_position,
+                            .keep = budget_tokens(),
+                            .demotions = newest.demotions});
+    return plan;
+  }
+};
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<const Policy>> NewAnticipatePolicy(const PolicySpec& spec) {
   KV_RETURN_IF_ERROR(RequireBudget(spec, kNewestMin, 16));
-  return std::make_unique<const OneSegmentPolicy>(spec.budget_tokens,
+  return std::make_unique<const AnticipatePolicy>(spec.budget_tokens,
                                                   Selection{.selector = Selector::kAnticipated,
                                                             .recent = kNewestMin,
                                                             .residue = true,

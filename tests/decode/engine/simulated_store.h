@@ -56,8 +56,11 @@ class SimulatedStore final : public ControlPlane {
       for (const Segment& segment : known->second.state.segments) {
         if (segment.first_position == applied.first_position) {
           counts_agree = counts_agree && applied.keep >= segment.live_count;
+          fewer_than_told = fewer_than_told || applied.keep < segment.live_count;
         }
       }
+      // As the store does: the worker may hold fewer than was planned.
+      KV_CHECK(RecordAnneal(known->second.state, applied).ok());
     }
   }
 
@@ -91,6 +94,7 @@ class SimulatedStore final : public ControlPlane {
 
   std::vector<SequenceId> lost;  // to be asked for at the next NeedsSnapshot
   bool counts_agree = true;
+  bool fewer_than_told = false;  // a worker once held fewer than plans had come to
 
  private:
   struct Known {
