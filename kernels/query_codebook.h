@@ -3,8 +3,12 @@
 // once per model by `palimpsest calibrate`, read by every backend.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
 
 namespace palimpsest {
 
@@ -29,5 +33,9 @@ struct QueryCodebook {
   // is 1. Empty: all lanes get the same. Measured with the queries (docs/calibration.md).
   std::vector<float> lane_shares = {};
 };
+
+// OK for none, and for one of each of `lanes` lanes that are finite, within kLaneShareMin and
+// kLaneShareMax and of mean 1 (to 1 %). Else InvalidArgument that says what is wrong.
+absl::Status CheckLaneShares(absl::Span<const float> shares, size_t lanes);
 
 }  // namespace palimpsest

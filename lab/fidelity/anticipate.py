@@ -6,6 +6,10 @@ What a query with attention p and output o = sum of p v loses with token i is ex
 p_i / (1 - p_i) |v_i - o|, in which 1 - p_i counts as 0.001 at least: the removal error. The
 residue, one more key that attention reads instead of all that went, has no part in the scores.
 
+Where the model's queries come with shares, the budget is a mean over lanes: each has 16 tokens of it
+in any case and its share of the rest. A lane's newest tokens follow from its own budget. It chooses
+at every window's end at which it has more than that, whatever the others have.
+
 Relatives: Expected Attention (arXiv 2510.00636), SnapKV (arXiv 2404.14469), TriAttention (arXiv
 2604.04921).
 """
@@ -43,6 +47,18 @@ def newest_tokens(budget: int) -> int:
     return max(NEWEST_MIN, (budget - CHOSEN_FIRST) // 2)
 
 
+def lane_budgets(shares: np.ndarray, mean: int) -> np.ndarray:
+    """[layers, kv_heads], whole numbers with that mean: NEWEST_MIN each and the rest by shares. What
+    rounding down leaves goes to the largest remainders, of equal ones to the first."""
+    least = min(mean, NEWEST_MIN)
+    rest = (mean - least) * shares.size
+    exact = rest * (shares / shares.sum()).ravel()
+    whole = np.floor(exact)
+    left = rest - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:left]] += 1
+    return least + whole.astype(int).reshape(shares.shape)
+
+
 class Anticipate(Follower):
     LITERAL: dict[str, bool] = {}
 
@@ -50,12 +66,18 @@ class Anticipate(Follower):
     # differ in their last bit.
     TOLERANCE = 1e-3
 
+    def __init__(self, recording: Recording):
+        super().__init__(recording)
+        self.budgets = lane_budgets(recording.lane_shares, self.budget)
+
     def act(self, window_ended: bool) -> None:
         if not window_ended:
             return
-        for layer, head, tokens in self.lanes_above(self.budget, self.prompt):
-            self.keep_best(layer, head, tokens, self.removal_errors(layer, head, tokens),
-                           self.budget, recent=newest_tokens(self.budget))
+        for layer, head in self.recording.lanes():
+            tokens, own = self.live_in(layer, head, self.prompt), int(self.budgets[layer, head])
+            if len(tokens) > own:
+                self.keep_best(layer, head, tokens, self.removal_errors(layer, head, tokens), own,
+                               recent=newest_tokens(own))
 
     def removal_errors(self, layer: int, head: int, tokens: np.ndarray) -> np.ndarray:
         """The largest over queries, of each of `tokens`. All live tokens take their share of
