@@ -22,8 +22,8 @@ struct AttendScratch {
 // One pass over each lane's live bytes: a page lane is de-quantised once and used for all rows and
 // all query heads of its KV group. Work is cut into parts of 64 blocks whatever the team's size,
 // and parts are merged in order, so the result does not depend on it. Sequences whose slots are
-// judged by attention are gone through once more (attention_mass.h, eviction.h). REQUIRES:
-// arguments checked (checks.h).
+// judged by attention are gone through once more (attention_mass.h, eviction.h).
+// REQUIRES: arguments checked (checks.h).
 void Attend(const PoolMemory& memory, int layer, absl::Span<const SequenceView> sequences,
             absl::Span<const StepRows> rows, const LayerActivations& io, TaskTeam& team,
             AttendScratch* scratch);
