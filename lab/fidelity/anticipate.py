@@ -22,6 +22,7 @@ from .recording import Recording
 
 NEWEST_MIN = 16
 CHOSEN_FIRST = 128  # of a budget; half of what it has beyond goes to the newest
+BUDGET_STEP = 16
 REST_MIN = 1e-3  # of attention, what is left to the others
 
 
@@ -48,15 +49,16 @@ def newest_tokens(budget: int) -> int:
 
 
 def lane_budgets(shares: np.ndarray, mean: int) -> np.ndarray:
-    """[layers, kv_heads], whole numbers with that mean: NEWEST_MIN each and the rest by shares. What
-    rounding down leaves goes to the largest remainders, of equal ones to the first."""
-    least = min(mean, NEWEST_MIN)
-    rest = (mean - least) * shares.size
-    exact = rest * (shares / shares.sum()).ravel()
+    """[layers, kv_heads], whole numbers with that mean: NEWEST_MIN and what the mean has beyond
+    whole steps each, and the rest by shares, a step at a time. What rounding down leaves goes to
+    the largest remainders, of equal ones to the first."""
+    least = min(mean, NEWEST_MIN + mean % BUDGET_STEP)
+    steps = (mean - least) // BUDGET_STEP * shares.size
+    exact = steps * (shares / shares.sum()).ravel()
     whole = np.floor(exact)
-    left = rest - int(whole.sum())
+    left = steps - int(whole.sum())
     whole[np.argsort(whole - exact, kind="stable")[:left]] += 1
-    return least + whole.astype(int).reshape(shares.shape)
+    return least + BUDGET_STEP * whole.astype(int).reshape(shares.shape)
 
 
 class Anticipate(Follower):

@@ -28,6 +28,8 @@ from fidelity import POLICIES  # noqa: E402: found by the line above
 from fidelity.recording import Recording, read  # noqa: E402
 
 SOURCES = ("random", "quantised", "reasoner")
+if POLICY == "anticipate":
+    SOURCES += ("uneven",)
 TIES_MAX = 0.001  # of the tokens evicted
 FAILURES_SHOWN = 5
 

@@ -188,8 +188,8 @@ absl::Status Record(const std::string& policy, const std::string& name, const st
   const Recording& recording = recorder->recording();
   const std::unique_ptr<Clock> clock = NewSteadyClock();
   const auto backend = NewTimedBackend(std::move(recorder), clock.get());
-  Engine engine({.batch_max = 1}, source.model.get(), backend.get(), std::move(pool), nullptr,
-                clock.get(), nullptr);
+  Engine engine({.batch_max = 1, .lane_shares = source.codebook->lane_shares}, source.model.get(),
+                backend.get(), std::move(pool), nullptr, clock.get(), nullptr);
   KV_RETURN_IF_ERROR(Generate(engine, {.prompt = source.prompt,
                                        .max_new_tokens = kGenerated,
                                        .stop_tokens = {},

@@ -29,10 +29,12 @@ SlotState StateOf(const PageLayout& layout, const uint8_t* tail, size_t block, i
 
 constexpr int kNobody = -1;
 
-// Whose each block of a class's pages is, or kNobody: [pages][lanes].
+// Whose each block of a class's pages is, or kNobody: [pages][lanes]. An uneven sequence has pages
+// of one class only.
 std::vector<int> OwnersOf(const SequenceView& view, size_t pages, absl::Span<const uint32_t> ranks,
                           int lanes) {
   std::vector<int> owners(pages * lanes, kNobody);
+  if (pages == 0) return owners;
   for (int lane = 0; lane < lanes; ++lane) {
     const size_t blocks = view.uneven.empty() ? pages : view.uneven.block_counts[lane];
     for (uint32_t block = 0; block < blocks; ++block) {

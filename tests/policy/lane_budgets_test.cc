@@ -62,30 +62,29 @@ TEST(LaneBudgets, EqualSharesGetTheSame) {
   }
 }
 
-TEST(LaneBudgets, GrowWithTheMean) {
+TEST(LaneBudgets, DifferByWholeBlocks) {
   std::mt19937 random(3);
   const std::vector<float> shares = RandomShares(random, 24);
-  std::vector<uint32_t> before = LaneBudgets(shares, 0);
-  for (uint32_t mean = 1; mean < 400; ++mean) {
-    const std::vector<uint32_t> budgets = LaneBudgets(shares, mean);
-    // By largest remainders a lane may lose a token where all get a little more, and no more.
-    for (size_t i = 0; i < budgets.size(); ++i) EXPECT_GE(budgets[i] + 1, before[i]);
-    before = budgets;
+  for (uint32_t mean = 0; mean < 400; ++mean) {
+    for (const uint32_t budget : LaneBudgets(shares, mean)) {
+      EXPECT_EQ(budget % kLaneBudgetStep, mean % kLaneBudgetStep);
+    }
   }
 }
 
-TEST(LaneBudgets, OfWhatIsOverTheMinimumGoBySharesAndRemaindersToTheLargest) {
-  EXPECT_THAT(LaneBudgets(std::vector<float>{0.5f, 1.5f}, 116), ElementsAre(66, 166));
-  // Beyond 16 each there are three: 0.25, 1.75 and 1.
-  EXPECT_THAT(LaneBudgets(std::vector<float>{0.25f, 1.75f, 1.0f}, 17), ElementsAre(16, 18, 17));
+TEST(LaneBudgets, WhatIsOverTheMinimumGoesByShares) {
+  EXPECT_THAT(LaneBudgets(std::vector<float>{0.5f, 1.5f}, 112), ElementsAre(64, 160));
+  EXPECT_THAT(LaneBudgets(std::vector<float>{0.5f, 1.5f}, 115), ElementsAre(67, 163));
+  // Beyond 16 each there are three blocks: 0.25, 1.75 and 1.
+  EXPECT_THAT(LaneBudgets(std::vector<float>{0.25f, 1.75f, 1.0f}, 32), ElementsAre(16, 48, 32));
   // 0.5, 0.5 and 2.
-  EXPECT_THAT(LaneBudgets(std::vector<float>{0.5f, 0.5f, 2.0f}, 17), ElementsAre(17, 16, 18));
+  EXPECT_THAT(LaneBudgets(std::vector<float>{0.5f, 0.5f, 2.0f}, 32), ElementsAre(32, 16, 48));
 }
 
 TEST(LaneBudgets, TinyBudgetsAreTheSameForAll) {
-  EXPECT_THAT(LaneBudgets(std::vector<float>{0.25f, 1.75f}, 0), ElementsAre(0, 0));
-  EXPECT_THAT(LaneBudgets(std::vector<float>{0.25f, 1.75f}, 9), ElementsAre(9, 9));
-  EXPECT_THAT(LaneBudgets(std::vector<float>{0.25f, 1.75f}, 16), ElementsAre(16, 16));
+  for (const uint32_t mean : {0, 9, 16, 31}) {
+    EXPECT_THAT(LaneBudgets(std::vector<float>{0.25f, 1.75f}, mean), ElementsAre(mean, mean));
+  }
   EXPECT_THAT(LaneBudgets({}, 16), IsEmpty());
 }
 

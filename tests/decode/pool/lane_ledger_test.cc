@@ -127,7 +127,7 @@ Life Lead(const LaneSharing& sharing, uint32_t prompt, uint32_t tokens, uint32_t
 
 TEST(LaneLedger, DealsBlocksInRoundsByRank) {
   // Lanes keep 32, 16 and 48 tokens; with a window of 16 they may have 3, 2 and 4 blocks.
-  const std::vector<float> shares = {1.0f, 0.001f, 1.999f};
+  const std::vector<float> shares = {1.0f, 0.1f, 1.9f};
   LaneLedger ledger({.shares = shares, .budget_tokens = 32, .window_tokens = 16}, 35);
   EXPECT_EQ(ledger.view().even_pages, 0u) << "it has no page yet";
   // The prompt's last three tokens take a block more each.
@@ -161,7 +161,7 @@ TEST(LaneLedger, ALaneThatMayHaveNoMoreBlocksSaysSoUntilItIsAnnealed) {
   LaneLedger ledger({.shares = shares, .budget_tokens = 64, .window_tokens = 16}, 16);
   ledger.SetPages(ledger.pages_max());
   ledger.Seal(16, 0);
-  // The lane of small share keeps 40 and may hold 56, so 64.
+  // The lane of small share keeps 48 and may hold 64.
   for (int group = 0; group < 4; ++group) {
     ASSERT_TRUE(ledger.PagesFor(16).has_value());
     ledger.Seal(0, 16);
@@ -172,8 +172,8 @@ TEST(LaneLedger, ALaneThatMayHaveNoMoreBlocksSaysSoUntilItIsAnnealed) {
   ledger.Anneal(64);
   EXPECT_FALSE(ledger.Lowers(64));
   EXPECT_TRUE(ledger.PagesFor(16).has_value());
-  EXPECT_EQ(ledger.DeadSlots(), 24u);
-  EXPECT_EQ(ledger.mean_live(), 52u) << "40 and 64";
+  EXPECT_EQ(ledger.DeadSlots(), 16u);
+  EXPECT_EQ(ledger.mean_live(), 56u) << "48 and 64";
   ledger.Anneal(0);
   EXPECT_EQ(ledger.mean_live(), 0u);
 }
@@ -198,16 +198,15 @@ TEST(LaneLedger, ChainsThatCannotReachTheirBudgetHaveShortTables) {
 }
 
 // Pages of a whole chain, against those of one whose lanes all hold the budget and a window.
-TEST(LaneLedger, TakesAPageMoreThanAnEvenSequenceAndOneForEachGroupOfLag) {
+TEST(LaneLedger, TakesThePagesOfAnEvenSequenceAndOneForEachGroupOfLag) {
   for (const uint32_t lag : {0u, 16u, 32u}) {
     for (const uint32_t budget : {192u, 320u, 576u, 1024u}) {
       const std::vector<float> shares = SharesFrom(0.25f, 3.0f, 56, 7);
       const uint32_t window = std::clamp(budget / 8 / 16 * 16, 16u, 128u);
       const Life uneven = Lead({shares, budget, window, lag}, 32, 8192);
       const uint32_t even = 2 + (budget + window) / kPage;
-      EXPECT_LE(uneven.pages_peak, even + 1 + lag / kPage)
+      EXPECT_EQ(uneven.pages_peak, even + lag / kPage)
           << "budget " << budget << ", window " << window << ", lag " << lag;
-      EXPECT_GE(uneven.pages_peak, even);
     }
   }
 }
