@@ -27,7 +27,7 @@ struct QueryCodebook {
 
   // [layers][KV heads]: what of a budget each lane gets, as a multiple of the mean; their mean
   // is 1. Empty: all lanes get the same. Measured with the queries (docs/calibration.md).
-  std::vector<float> lane_shares;
+  std::vector<float> lane_shares = {};
 };
 
 }  // namespace palimpsest
