@@ -152,8 +152,8 @@ class Backend {
   // Attention sparsity (ThinKV appendix C.2) of the last row of each of the step's StepRows that
   // `wanted` names by index: logits of all query heads, max over the heads of a KV group, softmax
   // over live keys, mean over KV heads, the share of keys below 1 % of the maximum. Where lanes
-  // differ in which tokens are live, key j is the j-th by position. Writes sparsity[i] in [0, 1]
-  // for wanted[i], in host memory. io as Attend's (out is not used).
+  // differ in which tokens are live, key j is the j-th by position; uneven sequences are refused.
+  // Writes sparsity[i] in [0, 1] for wanted[i], in host memory. io as Attend's (out is not used).
   virtual absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
                                        const LayerActivations& io, absl::Span<float> sparsity) = 0;
 

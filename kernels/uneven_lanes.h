@@ -52,4 +52,11 @@ constexpr BlockPlace PlaceOfBlock(const UnevenLanes& uneven, uint32_t lanes, uin
 // The rank of every lane by its share: 0 for the largest, of equal ones for the first.
 std::vector<uint32_t> RankLanes(absl::Span<const float> shares);
 
+// UnevenLanes::block_counts of a sequence of `pages` pages, into `counts`, [lanes] like `ranks`. Of
+// the last round that begins in these pages some blocks may lie behind them; blocks behind the last
+// round are nobody's. O(lanes + rounds).
+// REQUIRES: even_pages <= pages; round_first as UnevenLanes says; ranks as RankLanes gives them.
+void CountBlocks(uint32_t even_pages, uint32_t pages, absl::Span<const uint32_t> round_first,
+                 absl::Span<const uint32_t> ranks, absl::Span<uint32_t> counts);
+
 }  // namespace palimpsest

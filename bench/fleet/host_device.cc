@@ -55,6 +55,7 @@ absl::Status HostBackend::BeginStep(absl::Span<const SequenceView> sequences,
   const Stopwatch watch(&seconds_.begin_step);
   KV_RETURN_IF_ERROR(CheckSequences(layout_, sequences));
   KV_RETURN_IF_ERROR(CheckRows(layout_, sequences, rows));
+  uneven_rows_ = UnevenRows(sequences, rows);
   KV_RETURN_IF_ERROR(writer_.Write(layout_, sequences, rows, tables_.data()).status());
   const cuda::LayerRange due = writer_.due_layers();
   layers_planned_ += due.count;
@@ -65,7 +66,7 @@ absl::Status HostBackend::BeginStep(absl::Span<const SequenceView> sequences,
 absl::Status HostBackend::MeasureSparsity(int, absl::Span<const uint32_t> wanted,
                                           const LayerActivations&, absl::Span<float> sparsity) {
   std::fill(sparsity.begin(), sparsity.end(), 0.0f);
-  return CheckWanted(wanted, writer_.sequences().size(), sparsity.size());
+  return CheckWanted(wanted, uneven_rows_, sparsity.size());
 }
 
 template <typename Order>

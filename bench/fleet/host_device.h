@@ -56,6 +56,7 @@ class HostBackend final : public Backend {
   cuda::StepWriter writer_;
   std::vector<uint8_t> tables_, plans_;
   uint64_t layers_planned_ = 0;
+  std::vector<bool> uneven_rows_;  // of this step
   std::vector<cuda::PageEntry> entries_;
   HostSeconds seconds_;
 };

@@ -124,6 +124,7 @@ class CudaBackendImpl final : public CudaBackend {
   mutable absl::Status dead_;  // what killed the backend
   bool in_step_ = false;
   bool append_takes_queries_ = false;  // in this step
+  std::vector<bool> uneven_rows_;      // of this step
 
   cuda::Stream stream_;
   cuda::DeviceBytes pages_, open_groups_, lane_ranks_;
@@ -228,6 +229,7 @@ absl::Status CudaBackendImpl::BeginStep(absl::Span<const SequenceView> sequences
   KV_RETURN_IF_ERROR(CheckRows(layout_, sequences, rows));
   KV_RETURN_IF_ERROR(Done(step_.Stage(layout_, sequences, rows, stream_.get())));
   append_takes_queries_ = AppendTakesQueries(layout_.config(), sequences);
+  uneven_rows_ = UnevenRows(sequences, rows);
   in_step_ = true;
   return absl::OkStatus();
 }
@@ -307,7 +309,7 @@ absl::Status CudaBackendImpl::MeasureSparsity(int layer, absl::Span<const uint32
                                               absl::Span<float> sparsity) {
   KV_RETURN_IF_ERROR(EnterStep(layer));
   KV_RETURN_IF_ERROR(EnterBetweenLayers());
-  KV_RETURN_IF_ERROR(CheckWanted(wanted, step_.sequences().size(), sparsity.size()));
+  KV_RETURN_IF_ERROR(CheckWanted(wanted, uneven_rows_, sparsity.size()));
   KV_RETURN_IF_ERROR(CheckQueries(io));
   return Done(sparsity_.Measure(device_, step_, layer, wanted, io.q, io.scale, sparsity));
 }
