@@ -22,14 +22,13 @@ std::vector<float> RandomShares(uint32_t count) {
 }
 
 UnevenChains::UnevenChains(const UnevenOptions& options)
-    : options_(options), lane_of_(options.shares.size()), chains_(options.batch) {
+    : options_(options), chains_(options.batch) {
   const auto lanes = static_cast<uint32_t>(options.shares.size());
   const std::vector<uint32_t> keeps = LaneBudgets(options.shares, options.budget);
   blocks_max_.resize(lanes);
   for (uint32_t lane = 0; lane < lanes; ++lane) {
     blocks_max_[options.ranks[lane]] =
         (keeps[lane] + options.window + kGroupTokens - 1) / kGroupTokens;
-    lane_of_[options.ranks[lane]] = lane;
   }
   for (uint32_t round = 0; round < blocks_max_[0]; ++round) {
     const auto size = std::count_if(blocks_max_.begin(), blocks_max_.end(),
@@ -41,6 +40,7 @@ UnevenChains::UnevenChains(const UnevenOptions& options)
     const uint32_t generated = options.tokens / options.batch * i + 7 * i % kGroupTokens;
     chain.age = options.prompt + generated / kGroupTokens * kGroupTokens;
     chain.open = generated % kGroupTokens;
+    chain.counts.resize(lanes);
     Deal(&chain);
   }
 }
@@ -53,20 +53,12 @@ uint32_t UnevenChains::BlocksWanted(uint32_t age) const {
 }
 
 void UnevenChains::Deal(Chain* chain) {
-  const auto lanes = static_cast<uint32_t>(lane_of_.size());
+  const auto lanes = static_cast<uint32_t>(options_.ranks.size());
   const uint32_t even_pages = options_.prompt / kGroupTokens;
   const uint32_t prompt_pages = std::min(chain->age / kGroupTokens, even_pages);
-  chain->counts.assign(lanes, prompt_pages);
-  const uint32_t wanted = BlocksWanted(chain->age);
-  const uint32_t pages = (wanted + lanes - 1) / lanes;
-  for (uint32_t rank = 0; rank < lanes; ++rank) {
-    uint32_t& count = chain->counts[lane_of_[rank]];
-    for (size_t round = 0; round + 1 < round_first_.size(); ++round) {
-      const uint32_t number = round_first_[round] + rank;
-      if (number < std::min(round_first_[round + 1], pages * lanes)) ++count;
-    }
-  }
-  chain->pages.resize(prompt_pages + pages);
+  const uint32_t pages = prompt_pages + (BlocksWanted(chain->age) + lanes - 1) / lanes;
+  CountBlocks(prompt_pages, pages, round_first_, options_.ranks, absl::MakeSpan(chain->counts));
+  chain->pages.resize(pages);
   for (size_t i = 0; i < chain->pages.size(); ++i) chain->pages[i] = i * options_.page_bytes;
 }
 

@@ -50,7 +50,6 @@ class UnevenChains {
   const UnevenOptions options_;
   std::vector<uint32_t> blocks_max_;         // [lanes], by rank, behind the prompt
   std::vector<uint32_t> round_first_ = {0};  // of all chains
-  std::vector<uint32_t> lane_of_;            // by rank
   std::vector<Chain> chains_;
   std::vector<SequenceView> views_;
   std::vector<StepRows> rows_;
