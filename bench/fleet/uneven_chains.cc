@@ -2,39 +2,21 @@
 #include "bench/fleet/uneven_chains.h"
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
-#include <random>
 
+#include "bench/uneven_rounds.h"
 #include "common/policy/lane_budgets.h"
 
 namespace palimpsest::bench {
-
-std::vector<float> RandomShares(uint32_t count) {
-  std::mt19937 random(1);
-  // Few are large: the density falls from 1/4 to 3.
-  std::exponential_distribution<float> excess(1.0f / 0.9f);
-  std::vector<float> shares(count);
-  for (float& share : shares) share = std::min(0.25f + excess(random), 3.0f);
-  const float mean = std::accumulate(shares.begin(), shares.end(), 0.0f) / count;
-  for (float& share : shares) share /= mean;
-  return shares;
-}
 
 UnevenChains::UnevenChains(const UnevenOptions& options)
     : options_(options), chains_(options.batch) {
   const auto lanes = static_cast<uint32_t>(options.shares.size());
   const std::vector<uint32_t> keeps = LaneBudgets(options.shares, options.budget);
-  blocks_max_.resize(lanes);
+  std::vector<uint32_t> blocks(lanes);
   for (uint32_t lane = 0; lane < lanes; ++lane) {
-    blocks_max_[options.ranks[lane]] =
-        (keeps[lane] + options.window + kGroupTokens - 1) / kGroupTokens;
+    blocks[lane] = (keeps[lane] + options.window + kGroupTokens - 1) / kGroupTokens;
   }
-  for (uint32_t round = 0; round < blocks_max_[0]; ++round) {
-    const auto size = std::count_if(blocks_max_.begin(), blocks_max_.end(),
-                                    [&](uint32_t most) { return most > round; });
-    round_first_.push_back(round_first_.back() + static_cast<uint32_t>(size));
-  }
+  round_first_ = RoundsOf(blocks);
   for (uint32_t i = 0; i < options.batch; ++i) {
     Chain& chain = chains_[i];
     const uint32_t generated = options.tokens / options.batch * i + 7 * i % kGroupTokens;
@@ -48,7 +30,8 @@ UnevenChains::UnevenChains(const UnevenOptions& options)
 uint32_t UnevenChains::BlocksWanted(uint32_t age) const {
   if (age <= options_.prompt) return 0;
   // The longest lane's next block, and the others' before it.
-  const uint32_t round = std::min((age - options_.prompt) / kGroupTokens, blocks_max_[0]);
+  const auto rounds = static_cast<uint32_t>(round_first_.size() - 1);
+  const uint32_t round = std::min((age - options_.prompt) / kGroupTokens, rounds);
   return round_first_[round];
 }
 

@@ -48,14 +48,10 @@ class UnevenChains {
   void View(uint32_t index, uint32_t row, uint32_t count);
 
   const UnevenOptions options_;
-  std::vector<uint32_t> blocks_max_;         // [lanes], by rank, behind the prompt
-  std::vector<uint32_t> round_first_ = {0};  // of all chains
+  std::vector<uint32_t> round_first_;  // of all chains
   std::vector<Chain> chains_;
   std::vector<SequenceView> views_;
   std::vector<StepRows> rows_;
 };
-
-// `count` shares between a quarter and 3, at random, whose mean is 1.
-std::vector<float> RandomShares(uint32_t count);
 
 }  // namespace palimpsest::bench
