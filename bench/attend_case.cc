@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/gpu/random_data.h"
+#include "bench/uneven_rounds.h"
 #include "common/base/status_macros.h"
 
 namespace palimpsest::bench {
@@ -26,6 +27,7 @@ constexpr uint32_t kLivePunched = 12;     // of a page's 16 slots
 constexpr uint32_t kDistinctRows = 8192;  // different K and V rows that pages are filled from
 constexpr float kQueryDeviation = 2.0f;   // peaked enough for a lost token to show
 constexpr uint32_t kPromptTokens = 16;    // not evicted
+constexpr uint32_t kEvenPages = 4;        // of uneven sequences
 
 float FromBf16(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
@@ -74,6 +76,8 @@ absl::Status AttendBed::Build() {
   pages_each_ = (sealed + a_page - 1) / a_page;
   if (spec_.formats == ClassFormats::Uniform(spec_.formats.of(Thought::kReasoning))) {
     pages_of_class_[Index(Thought::kReasoning)] = pages_each_;
+  } else if (spec_.uneven) {
+    return absl::InvalidArgumentError("pages of uneven sequences are of one class");
   } else {
     const uint32_t t = pages_each_ / 5, e = pages_each_ * 3 / 10;
     pages_of_class_ = {t, e, pages_each_ - t - e};
@@ -106,14 +110,62 @@ absl::Status AttendBed::MakeBackend() {
         absl::StrCat("one layer takes ", each, " bytes, ", spec_.memory_bytes, " are allowed"));
   }
   shape.layers = layers_;
-  const BackendConfig config = {.shape = shape,
-                                .query_heads = spec_.query_heads,
-                                .pool_bytes = pool_bytes(),
-                                .open_groups = spec_.batch,
-                                .rows_max = kRowsMax};
+  BackendConfig config = {.shape = shape,
+                          .query_heads = spec_.query_heads,
+                          .pool_bytes = pool_bytes(),
+                          .open_groups = spec_.batch,
+                          .rows_max = kRowsMax};
+  if (spec_.uneven) {
+    auto book = std::make_shared<QueryCodebook>();
+    *book = {.layers = layers_,
+             .query_heads = spec_.query_heads,
+             .head_dim = spec_.head_dim,
+             .queries = 16,
+             .data = std::vector<uint16_t>(size_t{16} * layers_ * spec_.query_heads *
+                                           static_cast<size_t>(spec_.head_dim)),
+             .inverse_frequencies = std::vector<float>(spec_.head_dim / 2),
+             .lane_shares = RandomShares(static_cast<uint32_t>(shape.lanes()))};
+    config.codebook = codebook_ = book;
+  }
   KV_ASSIGN_OR_RETURN(backend_, NewCudaBackend(config, {}));
   PlacePages();
+  if (spec_.uneven) KV_RETURN_IF_ERROR(DealBlocks());
   return backend_->Zero(0, config.pool_bytes);
+}
+
+absl::Status AttendBed::DealBlocks() {
+  const std::vector<float>& shares = codebook_->lane_shares;
+  const std::vector<uint32_t> ranks = RankLanes(shares);
+  const auto lanes = static_cast<uint32_t>(shares.size());
+  const uint32_t even_pages = std::min(kEvenPages, pages_each_), others = pages_each_ - even_pages;
+  std::vector<uint32_t> blocks_max;
+  for (const float share : shares) {  // some more than there are, so that none is nobody's
+    blocks_max.push_back(2 + static_cast<uint32_t>(share * static_cast<float>(others)));
+  }
+  round_first_ = RoundsOf(blocks_max);
+  block_counts_.resize(lanes);
+  CountBlocks(even_pages, pages_each_, round_first_, ranks, absl::MakeSpan(block_counts_));
+
+  const UnevenLanes uneven = {
+      .even_pages = even_pages, .round_first = round_first_, .block_counts = block_counts_};
+  std::vector<uint32_t> first_block = {0}, blocks;
+  for (uint32_t lane = 0; lane < lanes; ++lane) {
+    for (uint32_t i = 0; i < block_counts_[lane]; ++i) {
+      const BlockPlace at = PlaceOfBlock(uneven, lanes, lane, ranks[lane], i);
+      blocks.push_back(at.page * lanes + at.place);
+    }
+    first_block.push_back(static_cast<uint32_t>(blocks.size()));
+  }
+  const auto copy = [&](const std::vector<uint32_t>& from, DeviceBytes* to) -> absl::Status {
+    const uint64_t bytes = from.size() * sizeof(uint32_t);
+    KV_ASSIGN_OR_RETURN(*to, AllocateDevice(bytes, stream(), "blocks of lanes"));
+    KV_RETURN_IF_ERROR(
+        ToStatus(cudaMemcpyAsync(to->get(), from.data(), bytes, cudaMemcpyHostToDevice, stream()),
+                 "blocks of lanes"));
+    return backend_->Synchronize();
+  };
+  KV_RETURN_IF_ERROR(copy(first_block, &first_block_));
+  return copy(blocks, &blocks_);
 }
 
 // Gives the pages of all sequences their places, in random order.
@@ -183,6 +235,12 @@ absl::Status AttendBed::Fill() {
   }
   for (SequenceView& view : views_) {
     if (spec_.slot_score == SlotScore::kValueNorm) view.evict_from = kPromptTokens;
+    // Filled as even sequences are. Which lane a block is of makes no difference to its tokens.
+    if (spec_.uneven) {
+      view.uneven = {.even_pages = std::min(kEvenPages, pages_each_),
+                     .round_first = round_first_,
+                     .block_counts = block_counts_};
+    }
   }
   KV_RETURN_IF_ERROR(AppendTokens(0, spec_.batch, 1));
   return backend_->Synchronize();
@@ -253,7 +311,9 @@ PagesOnDevice AttendBed::Pages() const {
   PagesOnDevice on = {.pool = backend_->pool(),
                       .pages = reinterpret_cast<const PageRef*>(pages_.get()),
                       .batch = spec_.batch,
-                      .pages_each = pages_each_};
+                      .pages_each = pages_each_,
+                      .first_block = reinterpret_cast<const uint32_t*>(first_block_.get()),
+                      .blocks = reinterpret_cast<const uint32_t*>(blocks_.get())};
   std::copy(layouts_.begin(), layouts_.end(), on.layouts);
   return on;
 }

@@ -4,8 +4,8 @@
 // an online softmax on tensor cores (attend_tile.cuh).
 //
 // Bytes: every lane of every page once (data and scales), 2 bytes of mask (a 32-byte sector), 8 of
-// table; dead slots are read along with their page, not sorted out. Positions are not read: K
-// carries its rotation.
+// table, and 4 more where the sequence is uneven; dead slots are read along with their page, not
+// sorted out. Positions are not read: K carries its rotation.
 //
 // Warps of a team leave their states in their own rings, for the team's first to merge; pieces of a
 // pair leave theirs in device memory, for the last to arrive. The order of merging is that of the
@@ -447,14 +447,19 @@ __global__ void __launch_bounds__(kThreads, 1)
   uint32_t begin = params.buffers.first_item[stretch];
   uint32_t end = params.buffers.first_item[stretch + 1];
   const AttendItem* items = params.buffers.items;
-  const bool of_layer = params.buffers.layer_plans != nullptr && params.buffers.header->layer_plans;
-  if (of_layer) {
+  bool of_layer = false;
+  if (params.buffers.layer_plans != nullptr) {
     const LayerPlanShape& shape = params.buffers.layer_plan;
     const uint8_t* plan = params.buffers.layer_plans + params.layer * shape.stride;
     const auto* first_item = reinterpret_cast<const uint32_t*>(plan);
-    begin = first_item[stretch];
-    end = first_item[stretch + 1];
-    items = reinterpret_cast<const AttendItem*>(plan + shape.items_offset);
+    // Of both plans, whichever it is: one after the other would take longer.
+    const uint32_t begin_of_layer = first_item[stretch], end_of_layer = first_item[stretch + 1];
+    of_layer = params.buffers.header->layer_plans != 0;
+    if (of_layer) {
+      begin = begin_of_layer;
+      end = end_of_layer;
+      items = reinterpret_cast<const AttendItem*>(plan + shape.items_offset);
+    }
   }
   if (lane < kStagesMax) InitBarrier(&shared.barriers[warp][lane]);
   FenceBarriers();
