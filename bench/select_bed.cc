@@ -20,11 +20,38 @@ constexpr uint32_t kRowsMax = 512;        // as the engine's
 constexpr uint32_t kDistinctRows = 8192;  // different K and V rows that pages are filled from
 constexpr uint32_t kAlikeRows = 64;
 constexpr uint32_t kQueryWindow = 8;
+constexpr double kShareSpread = 12.0;  // the largest share by the smallest
+
+// Mean 1, in no order of lanes: about 2.7 to 0.23.
+std::vector<float> SpreadShares(int lanes) {
+  std::vector<float> shares;
+  for (int i = 0; i < lanes; ++i) {
+    shares.push_back(static_cast<float>(std::pow(kShareSpread, -(i + 0.5) / lanes)));
+  }
+  const float mean =
+      std::accumulate(shares.begin(), shares.end(), 0.0f) / static_cast<float>(lanes);
+  for (float& share : shares) share /= mean;
+  std::shuffle(shares.begin(), shares.end(), std::mt19937(3));
+  return shares;
+}
+
+// `mean` blocks a lane by shares: [ranks], falling, lanes x mean in all.
+std::vector<uint32_t> BlocksByRank(const std::vector<float>& shares, uint32_t mean) {
+  std::vector<uint32_t> blocks;
+  double sum = 0.5;
+  for (const float share : shares) {
+    const double next = sum + static_cast<double>(share) * mean;
+    blocks.push_back(static_cast<uint32_t>(next) - static_cast<uint32_t>(sum));
+    sum = next;
+  }
+  std::sort(blocks.rbegin(), blocks.rend());
+  return blocks;
+}
 
 }  // namespace
 
-std::shared_ptr<const QueryCodebook> RandomCodebook(const CacheShape& shape, int query_heads,
-                                                    uint32_t queries) {
+std::shared_ptr<QueryCodebook> RandomCodebook(const CacheShape& shape, int query_heads,
+                                              uint32_t queries) {
   auto book = std::make_shared<QueryCodebook>();
   book->layers = shape.layers;
   book->query_heads = query_heads;
@@ -63,7 +90,9 @@ absl::Status SelectBed::Build() {
                           .rows_max = kRowsMax,
                           .query_window = kQueryWindow};
   if (spec_.codebook_queries > 0) {
-    config.codebook = RandomCodebook(spec_.shape, spec_.query_heads, spec_.codebook_queries);
+    const auto book = RandomCodebook(spec_.shape, spec_.query_heads, spec_.codebook_queries);
+    if (spec_.uneven) book->lane_shares = SpreadShares(spec_.shape.lanes());
+    config.codebook = book;
   }
   KV_ASSIGN_OR_RETURN(backend_, NewCudaBackend(config, {}));
   KV_RETURN_IF_ERROR(backend_->Zero(0, config.pool_bytes));
@@ -128,6 +157,53 @@ absl::Status SelectBed::FillPage(uint32_t page, uint32_t first, uint32_t end) {
   return backend_->Synchronize();  // the views go
 }
 
+absl::Status SelectBed::Deal(uint32_t live, uint32_t keep) {
+  const std::vector<float> shares = SpreadShares(spec_.shape.lanes());
+  const std::vector<uint32_t> ranks = RankLanes(shares);
+  const std::vector<uint32_t> kept = BlocksByRank(shares, keep / kSlotsPerPage);
+  const uint32_t window = (live - keep) / kSlotsPerPage;
+  lane_keeps_.clear();
+  block_counts_.clear();
+  for (const uint32_t rank : ranks) {
+    lane_keeps_.push_back(kept[rank] * kSlotsPerPage);
+    block_counts_.push_back(kept[rank] + window);
+  }
+  round_first_ = {0};
+  for (uint32_t round = 0; round < kept[0] + window; ++round) {
+    round_first_.push_back(
+        round_first_.back() +
+        static_cast<uint32_t>(std::count_if(
+            kept.begin(), kept.end(), [&](uint32_t blocks) { return blocks + window > round; })));
+  }
+  return WritePositions(live / kSlotsPerPage);
+}
+
+absl::Status SelectBed::WritePositions(uint32_t pages) {
+  const auto lanes = static_cast<uint32_t>(spec_.shape.lanes());
+  const std::vector<uint32_t> ranks = RankLanes(SpreadShares(spec_.shape.lanes()));
+  const size_t of_page = size_t{lanes} * kSlotsPerPage;
+  std::vector<uint32_t> positions(pages * of_page);
+  for (uint32_t lane = 0; lane < lanes; ++lane) {
+    for (uint32_t i = 0; i < block_counts_[lane]; ++i) {
+      const BlockPlace at = PlaceOfBlock(Uneven(), lanes, lane, ranks[lane], i);
+      std::iota(positions.begin() + at.page * of_page + at.place * kSlotsPerPage,
+                positions.begin() + at.page * of_page + (at.place + 1) * kSlotsPerPage,
+                i * kSlotsPerPage);
+    }
+  }
+  for (uint32_t s = 0; s < spec_.batch; ++s) {
+    for (uint32_t page = 0; page < pages; ++page) {
+      uint8_t* to = backend_->pool().pages + offsets_[uint64_t{s} * pages_each_ + page] +
+                    layout_.positions_offset;
+      KV_RETURN_IF_ERROR(
+          ToStatus(cudaMemcpyAsync(to, &positions[page * of_page], of_page * sizeof(uint32_t),
+                                   cudaMemcpyHostToDevice, stream()),
+                   "positions"));
+    }
+  }
+  return backend_->Synchronize();
+}
+
 absl::Status SelectBed::Anneal(uint32_t live, uint32_t keep, Selection selection) {
   std::vector<SequenceView> views(spec_.batch);
   std::vector<AnnealOrder> orders;
@@ -139,10 +215,12 @@ absl::Status SelectBed::Anneal(uint32_t live, uint32_t keep, Selection selection
     view.open_group = s;
     view.open_position = live;
     view.keeps_queries = NeedsQueries(selection.selector);
+    if (spec_.uneven) view.uneven = Uneven();
     orders.push_back({.sequence = s,
                       .thought = Thought::kReasoning,
-                      .end_position = live,
+                      .end_position = spec_.uneven ? ~uint32_t{0} : live,
                       .keep = keep,
+                      .lane_keeps = lane_keeps_,
                       .selection = selection});
   }
   return backend_->Anneal(views, orders);

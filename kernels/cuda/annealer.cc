@@ -90,9 +90,10 @@ absl::StatusOr<AnnealTask> Annealer::TaskOf(absl::Span<const SequenceView> seque
     return of_lanes.empty() ? of_all : *std::max_element(of_lanes.begin(), of_lanes.end());
   };
   const auto pages = static_cast<uint32_t>(view.pages[Index(order.thought)].size());
+  const bool uneven = !view.uneven.empty() && pages > 0;  // pages of other classes there are none
   // Where this leaves nothing to score, neither does any smaller number.
   const uint32_t keep = largest(order.keep, order.lane_keeps);
-  AnnealTask task{.block_count = largest(pages, view.uneven.block_counts),
+  AnnealTask task{.block_count = uneven ? largest(pages, view.uneven.block_counts) : pages,
                   .first_position = order.first_position,
                   .end_position = order.end_position,
                   .keep = keep,
@@ -101,7 +102,7 @@ absl::StatusOr<AnnealTask> Annealer::TaskOf(absl::Span<const SequenceView> seque
                   .open_group = view.open_group,
                   .selector = order.selection.selector,
                   .residue = order.selection.residue};
-  if (view.uneven.empty()) return task;
+  if (!uneven) return task;
   KV_ASSIGN_OR_RETURN(task.table, lanes->Put(order.sequence, view));
   KV_ASSIGN_OR_RETURN(task.keeps, lanes->PutKeeps(order));
   return task;

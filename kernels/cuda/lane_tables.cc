@@ -10,8 +10,8 @@
 namespace palimpsest::cuda {
 namespace {
 
-constexpr uint64_t kOrdersOfSequence = 4;  // a call has room for so many to each sequence
-// And for so many rounds of each beside one a page: no lane with more blocks can be scored.
+constexpr uint64_t kOrdersOfSequence = 4;  // so many to each open group a call has room for
+// And for so many rounds, besides one a page: no lane with more blocks can be scored.
 constexpr uint64_t kRoundsOfSequence = 2048;
 
 // In numbers.
@@ -49,10 +49,9 @@ absl::Status LaneTables::Begin(size_t sequences) {
 absl::StatusOr<uint32_t> LaneTables::Take(uint64_t numbers) {
   if (numbers > room_ - used_) {
     return absl::InvalidArgumentError(
-        absl::StrCat("orders to uneven sequences take more than ", room_,
-                     " numbers in tables; in a call there "
-                     "is room for ",
-                     kOrdersOfSequence, " to each of the open groups"));
+        absl::StrCat("the tables of a call's uneven sequences have room for ", room_, " numbers, ",
+                     kOrdersOfSequence, " orders and ", kRoundsOfSequence,
+                     " rounds for each open group; this call needs more"));
   }
   used_ += numbers;
   return static_cast<uint32_t>(used_ - numbers);

@@ -22,7 +22,10 @@ absl::StatusOr<SealTables> StageOrders(absl::Span<const SequenceView> sequences,
     const SequenceView& view = sequences[orders[i].sequence];
     const PageFormat format = view.formats.of(orders[i].thought);
     const auto& pages = view.pages[Index(orders[i].thought)];
-    KV_ASSIGN_OR_RETURN(const uint32_t table, staging->lanes().Put(orders[i].sequence, view));
+    uint32_t table = kNoTable;
+    if (!pages.empty()) {  // of an uneven sequence those of one class only
+      KV_ASSIGN_OR_RETURN(table, staging->lanes().Put(orders[i].sequence, view));
+    }
     tables.orders[i] = {.first_page = static_cast<uint32_t>(next - tables.pages),
                         .page_count = static_cast<uint32_t>(pages.size()),
                         .open_group = view.open_group,

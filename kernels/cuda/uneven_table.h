@@ -10,11 +10,11 @@ namespace palimpsest::cuda {
 // Where a table begins among a call's numbers; kNoTable for an even sequence.
 inline constexpr uint32_t kNoTable = ~uint32_t{0};
 
-// Of a sequence: its even pages, [lanes] how many blocks each rank has, [rounds] round_first.
+// Of a sequence: its even pages, [lanes] how many blocks each rank has, [rounds + 1] round_first.
 struct UnevenTable {
   const uint32_t* numbers = nullptr;
 
-  static constexpr uint64_t Size(uint64_t lanes, uint64_t rounds) { return 1 + lanes + rounds; }
+  static constexpr uint64_t Size(uint64_t lanes, uint64_t rounds) { return 2 + lanes + rounds; }
 
   constexpr uint32_t even_pages() const { return numbers[0]; }
   // Falls with rank.
@@ -26,9 +26,12 @@ struct UnevenTable {
     uint32_t place = 0;
   };
   constexpr Place Find(uint32_t lanes, uint32_t lane, uint32_t rank, uint32_t block) const {
-    if (block < even_pages()) return {block, lane};
-    const uint32_t number = numbers[1 + lanes + block - even_pages()] + rank;
-    return {even_pages() + number / lanes, number % lanes};
+    // Of all blocks of the sequence. Nothing to branch at, so that threads can look for many at
+    // once.
+    const bool even = block < even_pages();
+    const uint32_t first = numbers[1 + lanes + (even ? 0 : block - even_pages())];
+    const uint32_t number = even ? block * lanes + lane : even_pages() * lanes + first + rank;
+    return {number / lanes, number % lanes};
   }
 };
 

@@ -13,7 +13,7 @@ uint32_t RoundsUsed(const UnevenLanes& uneven) {
 void WriteUnevenTable(const UnevenLanes& uneven, absl::Span<const uint32_t> ranks, uint32_t* to) {
   *to++ = uneven.even_pages;
   for (size_t lane = 0; lane < ranks.size(); ++lane) to[ranks[lane]] = uneven.block_counts[lane];
-  std::copy_n(uneven.round_first.begin(), RoundsUsed(uneven), to + ranks.size());
+  std::copy_n(uneven.round_first.begin(), RoundsUsed(uneven) + 1, to + ranks.size());
 }
 
 void WriteLaneKeeps(const AnnealOrder& order, absl::Span<uint32_t> to) {
