@@ -57,8 +57,7 @@ std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* sett
                  "Of each chain or text the first tokens, prompt included, that lanes' shares are "
                  "measured on; 0: none are measured, all lanes keep the same.");
   table->Text("shares_of", &settings->shares_of,
-              {"Measure nothing but shares, and copy the queries of this codebook: out is the new "
-               "codebook then.",
+              {"Measure nothing but shares, for a copy of this codebook that keeps its queries.",
                "lab/reasoner/model/queries.safetensors"});
   table->Conflict(
       {"shares_of", "share_tokens"},
@@ -68,15 +67,19 @@ std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* sett
                  "Where a chain is cut off; 0: a quarter beyond its reference chain, or the text's "
                  "end.");
   table->Section("Where to run");
-  table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
-                {"What the model runs on: auto (the first GPU where there is a usable one, else "
-                 "the CPU), cpu, cuda or cuda:N. Queries are clustered on the CPU.",
-                 "cuda:1"});
+  table->Parsed(
+      "device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
+      {"What the model runs on: auto (the first GPU where there is a usable one, else "
+       "the CPU), cpu, cuda or cuda:N. Queries are clustered, and what lanes lose is scored, on "
+       "the CPU.",
+       "cuda:1"});
   table->Integer("batch", &settings->batch, {1, 256}, "Chains that run at once.");
   table->Integer("threads", &settings->threads, {0, 256}, "Of the CPU; 0 takes every core.");
   table->Section("Output");
-  table->Text("out", &settings->out,
-              {"The calibration; its picture gets the same name with .svg.", "calibration.json"});
+  table->Text(
+      "out", &settings->out,
+      {"The calibration; its picture gets the same name with .svg. With shares_of: the codebook.",
+       "calibration.json"});
   table->Text("codebook", &settings->codebook,
               {"The codebook of queries and shares, for the policy anticipate; by default "
                "queries.safetensors beside the calibration.",
