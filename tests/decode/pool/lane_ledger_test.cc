@@ -102,14 +102,14 @@ Life Lead(const LaneSharing& sharing, uint32_t prompt, uint32_t tokens, uint32_t
       return life;
     }
     if (*wanted > pages) {
-      ledger.SetPages(*wanted - 1);
+      pages = *wanted;
+      ledger.SetPages(pages - 1);
       EXPECT_LT(ledger.DeadSlots(), kPage) << "a page more than is needed";
+      ledger.SetPages(pages);
+      EXPECT_LE(pages, ledger.pages_max());
+      ExpectSound(ledger, pages, ranks);
     }
-    pages = std::max(pages, *wanted);
-    ledger.SetPages(pages);
     EXPECT_GE(ledger.DeadSlots(), kPage);
-    EXPECT_LE(pages, ledger.pages_max());
-    ExpectSound(ledger, pages, ranks);
     const uint32_t of_prompt = std::min(kPage, prompt - std::min(prompt, sealed - kPage));
     ledger.Seal(of_prompt, kPage - of_prompt);
     for (uint32_t& one : live) one += kPage - of_prompt;
