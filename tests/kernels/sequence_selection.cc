@@ -27,7 +27,7 @@ double Slack(Selector selector, double score, size_t tokens, double received) {
     case Selector::kJointScore:
       return kScoreError * (std::fabs(score) + share);
     case Selector::kAnticipated:
-      return kAnticipatedScoreError * std::fabs(score);
+      return (kAnticipatedScoreError + received) * std::fabs(score);
     default:
       return 0.0;
   }

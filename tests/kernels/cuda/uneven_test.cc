@@ -143,7 +143,8 @@ class UnevenLanesTest : public ::testing::TestWithParam<Selection> {
   std::vector<float> Residue(uint32_t open_group, uint32_t lane) const {
     return DeviceArray<float>::ReadDevice(
         backend_->pool().open_groups + open_group * OpenGroupBytes(kShape) +
-            OpenGroupResidueOffset(kShape, static_cast<int>(lane), 0),
+            OpenGroupResidueOffset(kShape, static_cast<int>(lane) / kShape.kv_heads,
+                                   static_cast<int>(lane) % kShape.kv_heads),
         2 * kShape.head_dim + 1);
   }
 
