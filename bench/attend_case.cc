@@ -10,8 +10,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/gpu/random_data.h"
-#include "bench/uneven_rounds.h"
+#include "bench/random_shares.h"
 #include "common/base/status_macros.h"
+#include "kernels/block_rounds.h"
 
 namespace palimpsest::bench {
 namespace {

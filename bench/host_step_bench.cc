@@ -18,7 +18,7 @@
 #include "bench/fleet/host_device.h"
 #include "bench/fleet/policies.h"
 #include "bench/fleet/uneven_chains.h"
-#include "bench/uneven_rounds.h"
+#include "bench/random_shares.h"
 #include "common/base/status_macros.h"
 #include "services/decode/model/known_shapes.h"
 

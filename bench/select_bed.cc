@@ -7,7 +7,10 @@
 #include <random>
 
 #include "bench/gpu/random_data.h"
+#include "bench/random_shares.h"
 #include "common/base/status_macros.h"
+#include "common/policy/lane_budgets.h"
+#include "kernels/block_rounds.h"
 #include "kernels/cpu/codec.h"
 
 namespace palimpsest::bench {
@@ -20,33 +23,6 @@ constexpr uint32_t kRowsMax = 512;        // as the engine's
 constexpr uint32_t kDistinctRows = 8192;  // different K and V rows that pages are filled from
 constexpr uint32_t kAlikeRows = 64;
 constexpr uint32_t kQueryWindow = 8;
-constexpr double kShareSpread = 12.0;  // the largest share by the smallest
-
-// Mean 1, in no order of lanes: about 2.7 to 0.23.
-std::vector<float> SpreadShares(int lanes) {
-  std::vector<float> shares;
-  for (int i = 0; i < lanes; ++i) {
-    shares.push_back(static_cast<float>(std::pow(kShareSpread, -(i + 0.5) / lanes)));
-  }
-  const float mean =
-      std::accumulate(shares.begin(), shares.end(), 0.0f) / static_cast<float>(lanes);
-  for (float& share : shares) share /= mean;
-  std::shuffle(shares.begin(), shares.end(), std::mt19937(3));
-  return shares;
-}
-
-// `mean` blocks a lane by shares: [ranks], falling, lanes x mean in all.
-std::vector<uint32_t> BlocksByRank(const std::vector<float>& shares, uint32_t mean) {
-  std::vector<uint32_t> blocks;
-  double sum = 0.5;
-  for (const float share : shares) {
-    const double next = sum + static_cast<double>(share) * mean;
-    blocks.push_back(static_cast<uint32_t>(next) - static_cast<uint32_t>(sum));
-    sum = next;
-  }
-  std::sort(blocks.rbegin(), blocks.rend());
-  return blocks;
-}
 
 }  // namespace
 
@@ -72,6 +48,7 @@ std::shared_ptr<QueryCodebook> RandomCodebook(const CacheShape& shape, int query
 
 SelectBed::SelectBed(const SelectCase& spec)
     : spec_(spec),
+      shares_(RandomShares(static_cast<uint32_t>(spec.shape.lanes()))),
       layout_(MakePageLayout(spec.shape, spec.format)),
       pages_each_(spec.live_max / kSlotsPerPage) {}
 
@@ -91,7 +68,7 @@ absl::Status SelectBed::Build() {
                           .query_window = kQueryWindow};
   if (spec_.codebook_queries > 0) {
     const auto book = RandomCodebook(spec_.shape, spec_.query_heads, spec_.codebook_queries);
-    if (spec_.uneven) book->lane_shares = SpreadShares(spec_.shape.lanes());
+    if (spec_.uneven) book->lane_shares = shares_;
     config.codebook = book;
   }
   KV_ASSIGN_OR_RETURN(backend_, NewCudaBackend(config, {}));
@@ -158,29 +135,18 @@ absl::Status SelectBed::FillPage(uint32_t page, uint32_t first, uint32_t end) {
 }
 
 absl::Status SelectBed::Deal(uint32_t live, uint32_t keep) {
-  const std::vector<float> shares = SpreadShares(spec_.shape.lanes());
-  const std::vector<uint32_t> ranks = RankLanes(shares);
-  const std::vector<uint32_t> kept = BlocksByRank(shares, keep / kSlotsPerPage);
-  const uint32_t window = (live - keep) / kSlotsPerPage;
-  lane_keeps_.clear();
+  lane_keeps_ = LaneBudgets(shares_, keep);
   block_counts_.clear();
-  for (const uint32_t rank : ranks) {
-    lane_keeps_.push_back(kept[rank] * kSlotsPerPage);
-    block_counts_.push_back(kept[rank] + window);
+  for (const uint32_t keeps : lane_keeps_) {
+    block_counts_.push_back((keeps + live - keep) / kSlotsPerPage);
   }
-  round_first_ = {0};
-  for (uint32_t round = 0; round < kept[0] + window; ++round) {
-    round_first_.push_back(
-        round_first_.back() +
-        static_cast<uint32_t>(std::count_if(
-            kept.begin(), kept.end(), [&](uint32_t blocks) { return blocks + window > round; })));
-  }
+  round_first_ = RoundsOf(block_counts_);
   return WritePositions(live / kSlotsPerPage);
 }
 
 absl::Status SelectBed::WritePositions(uint32_t pages) {
   const auto lanes = static_cast<uint32_t>(spec_.shape.lanes());
-  const std::vector<uint32_t> ranks = RankLanes(SpreadShares(spec_.shape.lanes()));
+  const std::vector<uint32_t> ranks = RankLanes(shares_);
   const size_t of_page = size_t{lanes} * kSlotsPerPage;
   std::vector<uint32_t> positions(pages * of_page);
   for (uint32_t lane = 0; lane < lanes; ++lane) {

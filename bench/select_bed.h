@@ -34,9 +34,9 @@ class SelectBed {
   static absl::StatusOr<std::unique_ptr<SelectBed>> Make(const SelectCase& spec);
 
   cudaStream_t stream() const { return backend_->stream(); }
-  // With SelectCase::uneven, before anneals from `live` tokens a lane on average to `keep`: deals
-  // out the blocks of all sequences, for each lane what it keeps and the window that came in since,
-  // and gives the tokens positions in their lane's order.
+  // With SelectCase::uneven, before anneals from `live` tokens a lane on average to `keep`, both
+  // multiples of 16: deals out the blocks of all sequences, for each lane what it keeps and the
+  // window that came in since, and gives the tokens positions in their lane's order.
   absl::Status Deal(uint32_t live, uint32_t keep);
   // Anneals all sequences, the first `live` tokens of each, down to `keep`.
   absl::Status Anneal(uint32_t live, uint32_t keep, Selection selection);
@@ -55,6 +55,7 @@ class SelectBed {
   absl::Status WritePositions(uint32_t pages);
 
   const SelectCase spec_;
+  const std::vector<float> shares_;  // of uneven sequences' lanes
   const PageLayout layout_;
   const uint32_t pages_each_;
   std::unique_ptr<CudaBackend> backend_;

@@ -346,7 +346,7 @@ int main(int argc, char** argv) {
   app.add_option("--window", options.windows, "tokens between two selections of anticipate")
       ->check(flags::Groups(16, 1 << 14));
   app.add_flag("--uneven", options.uneven,
-               "lanes of anticipate keep different numbers of tokens, 12 to 1; as many in all");
+               "lanes of anticipate have different shares, up to 12 to 1; as many tokens in all");
   app.add_option("--step-us", options.step_us,
                  "a decode step without selection at that batch (step_bench): what a selection's "
                  "share is of")

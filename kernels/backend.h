@@ -3,10 +3,10 @@
 //
 // A backend owns one device pool, allocated when it is made and never grown. The host (the decode
 // service's pool) decides which page belongs to whom; a backend moves the bytes. Which slots are
-// live is known to the backend alone (the live masks inside the pages), and the equal-count rule
-// lets the host know how many there are: after every call, each (layer, KV head) of a sequence has
-// the same number of live slots in each page class. In an uneven sequence (uneven_lanes.h) these
-// numbers differ by lane, and the host knows each.
+// live is known to the backend alone (the live masks inside the pages). How many there are the host
+// always knows: after every call, each (layer, KV head) of an even sequence has the same number of
+// live slots in each page class; in an uneven one (uneven_lanes.h) each has its own, which follows
+// from what was sealed and what anneals keep.
 //
 // Two implementations behind one conformance suite: kernels/cpu (written to be read, the oracle)
 // and kernels/cuda. Calls are made from one thread. A CUDA backend may run them asynchronously in

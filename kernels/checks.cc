@@ -11,6 +11,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "kernels/query_codebook.h"
 #include "kernels/uneven_checks.h"
 
 namespace palimpsest {
@@ -192,7 +193,7 @@ absl::Status CheckCodebook(const BackendConfig& config) {
       book.inverse_frequencies.size() != static_cast<size_t>(book.head_dim) / 2) {
     return Invalid("the query codebook's data are not of its size");
   }
-  return CheckLaneShares(config);
+  return CheckLaneShares(book.lane_shares, static_cast<size_t>(config.shape.lanes()));
 }
 
 }  // namespace

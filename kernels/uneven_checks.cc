@@ -2,17 +2,12 @@
 #include "kernels/uneven_checks.h"
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 
 namespace palimpsest {
 namespace {
-
-constexpr double kLaneShareMeanError = 0.01;
 
 template <typename... Parts>
 absl::Status Invalid(const Parts&... parts) {
@@ -37,24 +32,6 @@ absl::Status CheckRounds(absl::Span<const uint32_t> round_first, uint32_t lanes)
 }
 
 }  // namespace
-
-absl::Status CheckLaneShares(const BackendConfig& config) {
-  const std::vector<float>& shares = config.codebook->lane_shares;
-  if (shares.empty()) return absl::OkStatus();
-  const auto lanes = static_cast<size_t>(config.shape.lanes());
-  if (shares.size() != lanes) {
-    return Invalid("the query codebook has lane_shares of ", shares.size(),
-                   " lanes; the model has ", lanes);
-  }
-  for (const float share : shares) {
-    if (share >= kLaneShareMin && share <= kLaneShareMax) continue;  // so NaN is none
-    return Invalid("lane_shares must be in ", kLaneShareMin, "..", kLaneShareMax, ", got ", share);
-  }
-  const double mean =
-      std::accumulate(shares.begin(), shares.end(), 0.0) / static_cast<double>(lanes);
-  if (std::fabs(mean - 1.0) <= kLaneShareMeanError) return absl::OkStatus();
-  return Invalid("lane_shares must be 1 on average, to 1 %; they are ", mean);
-}
 
 absl::Status CheckUneven(const PoolLayout& pool, const SequenceView& view,
                          std::vector<uint32_t>* counts) {

@@ -11,10 +11,6 @@
 
 namespace palimpsest {
 
-// The codebook's lane_shares: none, or one a lane, each in kLaneShareMin..kLaneShareMax, 1 on
-// average to 1 %. REQUIRES: a codebook.
-absl::Status CheckLaneShares(const BackendConfig& config);
-
 // An uneven sequence is what uneven_lanes.h and SequenceView::uneven say. `counts`: scratch, kept
 // from one sequence to the next. Done every step for every sequence, so no more than O(lanes +
 // rounds).

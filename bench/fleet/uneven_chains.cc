@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "bench/uneven_rounds.h"
 #include "common/policy/lane_budgets.h"
+#include "kernels/block_rounds.h"
 
 namespace palimpsest::bench {
 

@@ -27,7 +27,7 @@ constexpr uint32_t kRingBytes = 18 << 10;  // two bf16 lanes at head_dim 128, ei
 struct alignas(128) SharedMemory {
   uint8_t rings[kWarps][kRingBytes];
   uint64_t barriers[kWarps][kStagesMax];
-  LaneBlocks blocks[kWarps];
+  StreamedBlocks blocks[kWarps];
 };
 
 // The running maximum may lag behind by this much (in log2) before everything is rescaled for it:

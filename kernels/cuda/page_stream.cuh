@@ -16,7 +16,7 @@ namespace palimpsest::cuda {
 inline constexpr uint32_t kStagesMax = 8;
 
 // Where the blocks of an uneven sequence's lane lie (uneven_lanes.h).
-struct LaneBlocks {
+struct StreamedBlocks {
   uint32_t first = 0;  // the first to read
   uint32_t even_pages = 0;
   const uint32_t* round_first = nullptr;
@@ -37,7 +37,7 @@ class PageStream {
 
   // `ring`, `barriers` [kStagesMax], initialised, and `blocks` are the warp's own.
   __device__ PageStream(const DevicePool& pool, const DeviceLayouts& layouts, uint8_t* ring,
-                        uint64_t* barriers, const LaneBlocks& blocks)
+                        uint64_t* barriers, const StreamedBlocks& blocks)
       : pool_(pool),
         layouts_(layouts),
         blocks_(blocks),
@@ -128,7 +128,7 @@ class PageStream {
 
   const DevicePool& pool_;
   const DeviceLayouts& layouts_;
-  const LaneBlocks& blocks_;
+  const StreamedBlocks& blocks_;
   uint8_t* const ring_;
   uint64_t* const barriers_;
   const uint32_t lane_;

@@ -8,6 +8,7 @@
 #include "common/base/status_macros.h"
 #include "kernels/cuda/array_packer.h"
 #include "kernels/cuda/page_entries.h"
+#include "kernels/cuda/uneven_writer.h"
 
 namespace palimpsest::cuda {
 namespace {
@@ -138,8 +139,7 @@ absl::StatusOr<uint64_t> StepWriter::PutUneven(absl::Span<const SequenceView> se
     const UnevenLanes& uneven = sequences[rows[i].sequence].uneven;
     block_counts_.push_back(uneven.empty() ? nullptr : uneven.block_counts.data());
     if (uneven.empty()) continue;
-    const uint32_t most = *std::max_element(uneven.block_counts.begin(), uneven.block_counts.end());
-    const uint64_t rounds = most - std::min(most, uneven.even_pages);
+    const uint64_t rounds = RoundsUsed(uneven);
     if (rounds > rounds_left || rounds > uneven.round_first.size()) {
       return absl::InvalidArgumentError(
           absl::StrCat("the lanes of uneven sequence ", rows[i].sequence, " have blocks of ",

@@ -1,62 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
-// Uneven sequences for tests of the host's tables: blocks dealt out to lanes by the rule of
-// kernels/uneven_lanes.h.
+// What a test needs to make uneven sequences (kernels/uneven_lanes.h). Worked out by dealing one
+// block after the other, so that it can tell whether kernels compute the same.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
-#include <utility>
+#include <memory>
 #include <vector>
 
+#include "absl/types/span.h"
+#include "kernels/query_codebook.h"
 #include "kernels/uneven_lanes.h"
 
 namespace palimpsest {
 
+// Shares that all differ, the largest 16 times the smallest, in no order of lanes. Their mean is 1.
+std::vector<float> SpreadShares(int lanes);
+
+// `book` with these shares.
+std::shared_ptr<const QueryCodebook> WithShares(const QueryCodebook& book,
+                                                std::vector<float> shares);
+
+// The blocks of an uneven sequence: owns what an UnevenLanes borrows. Copies and moves; views are
+// of the one they were asked of.
 class DealtBlocks {
  public:
-  // `blocks_max`: behind the even pages, of the lane of each rank; they never rise.
-  DealtBlocks(std::vector<uint32_t> ranks, std::vector<uint32_t> blocks_max, uint32_t even_pages)
-      : ranks_(std::move(ranks)), even_pages_(even_pages) {
-    for (uint32_t round = 0; round < blocks_max.front(); ++round) {
-      const auto size = std::count_if(blocks_max.begin(), blocks_max.end(),
-                                      [&](uint32_t most) { return most > round; });
-      round_first_.push_back(round_first_.back() + static_cast<uint32_t>(size));
-    }
-    SetPages(even_pages);
-  }
+  // No page yet. `ranks` as of RankLanes. Lane l may have up to capacities[l] blocks behind the
+  // even pages. REQUIRES: capacities that are at least 1 and do not rise with the rank.
+  DealtBlocks(uint32_t even_pages, absl::Span<const uint32_t> ranks,
+              absl::Span<const uint32_t> capacities);
 
-  // No fewer than the even ones.
-  void SetPages(uint32_t pages) {
-    const auto lanes = static_cast<uint32_t>(ranks_.size());
-    pages_ = pages;
-    counts_.assign(lanes, even_pages_);
-    for (uint32_t lane = 0; lane < lanes; ++lane) {
-      for (size_t round = 0; round + 1 < round_first_.size(); ++round) {
-        const uint32_t number = round_first_[round] + ranks_[lane];
-        if (number < std::min(round_first_[round + 1], (pages - even_pages_) * lanes)) {
-          ++counts_[lane];
-        }
-      }
-    }
-  }
+  // One more page: an even one as long as there shall be more of these, else its blocks are dealt
+  // out.
+  void AddPage();
+  // So many pages, more or fewer than before.
+  void SetPages(uint32_t pages);
 
   uint32_t pages() const { return pages_; }
-  // Pages for all blocks there are.
-  uint32_t pages_max() const {
-    const auto lanes = static_cast<uint32_t>(ranks_.size());
-    return even_pages_ + (round_first_.back() + lanes - 1) / lanes;
-  }
+  // In which every lane has all the blocks it may have.
+  uint32_t pages_max() const;
+  // Valid until there are other pages.
+  UnevenLanes View() const;
+  // The blocks of a lane, in order.
+  const std::vector<BlockPlace>& blocks(int lane) const { return blocks_[lane]; }
+  // [lanes]: how many.
   const std::vector<uint32_t>& counts() const { return counts_; }
-  UnevenLanes view() const {
-    return {.even_pages = even_pages_, .round_first = round_first_, .block_counts = counts_};
-  }
+  // Whether every lane has all the blocks it may have.
+  bool all_dealt() const { return round_ + 1 == round_first_.size(); }
 
  private:
-  std::vector<uint32_t> ranks_;
   uint32_t even_pages_;
+  std::vector<uint32_t> lane_of_rank_;
+  std::vector<uint32_t> round_first_;
   uint32_t pages_ = 0;
-  std::vector<uint32_t> round_first_ = {0};
-  std::vector<uint32_t> counts_;  // [lanes]
+  // The next block that is dealt.
+  uint32_t round_ = 0;
+  uint32_t rank_ = 0;
+  std::vector<std::vector<BlockPlace>> blocks_;  // by lane
+  std::vector<uint32_t> counts_;
 };
 
 }  // namespace palimpsest

@@ -160,10 +160,13 @@ class LayerPlansTest : public testing::Test {
 
   // Of shares between a quarter and 3.
   Sequence Uneven(uint32_t mean_blocks, uint32_t even_pages = 0) {
-    std::vector<uint32_t> blocks(kLanes);
-    for (uint32_t& of_lane : blocks) of_lane = 1 + mean_blocks * (25 + random_() % 275) / 100;
-    std::sort(blocks.rbegin(), blocks.rend());
-    return {.blocks = DealtBlocks(ranks_, blocks, even_pages)};
+    std::vector<uint32_t> by_rank(kLanes), blocks(kLanes);
+    for (uint32_t& of_rank : by_rank) of_rank = 1 + mean_blocks * (25 + random_() % 275) / 100;
+    std::sort(by_rank.rbegin(), by_rank.rend());
+    for (uint32_t lane = 0; lane < kLanes; ++lane) blocks[lane] = by_rank[ranks_[lane]];
+    DealtBlocks dealt(even_pages, ranks_, blocks);
+    dealt.SetPages(even_pages);
+    return {.blocks = std::move(dealt)};
   }
   Sequence Even() {
     Sequence sequence;
@@ -195,7 +198,7 @@ TEST_F(LayerPlansTest, WhateverSequencesDoEveryBlockIsInOneItem) {
       sequences[random_() % sequences.size()].rows = 1 + random_() % 16;
     } else if (event < 9) {
       Sequence& one = sequences[random_() % sequences.size()];
-      if (one.blocks.has_value()) one.blocks->SetPages(one.blocks->view().even_pages);
+      if (one.blocks.has_value()) one.blocks->SetPages(one.blocks->View().even_pages);
     } else if (event < 60) {
       for (Sequence& one : sequences) {
         if (random_() % 4 != 0) continue;

@@ -15,8 +15,8 @@
 
 #include "kernels/backend.h"
 #include "tests/kernels/conformance/device_adapter.h"
+#include "tests/kernels/dealt_blocks.h"
 #include "tests/kernels/reference.h"
-#include "tests/kernels/uneven_table.h"
 
 namespace palimpsest {
 
@@ -247,7 +247,7 @@ class ModelSequence {
   const Selector selector_;
   Bf16Gaussian random_;
   std::array<std::vector<PageOffset>, kThoughtCount> pages_;
-  std::optional<UnevenTable> uneven_;
+  std::optional<DealtBlocks> uneven_;
   std::vector<Lane> lanes_;
   // The newest queries of each (layer, query head), oldest first.
   std::vector<std::deque<reference::Vector>> queries_;

@@ -154,10 +154,10 @@ class UnevenStepTest : public testing::Test {
 };
 
 TEST_F(UnevenStepTest, KernelsFindEveryBlock) {
-  DealtBlocks dealt(pool_.lane_ranks(), {9, 4, 2, 1}, 2);
+  DealtBlocks dealt(2, pool_.lane_ranks(), {2, 9, 4, 1});
   dealt.SetPages(5);
   Add({pages_[5]}, {});
-  Add({pages_.begin(), pages_.begin() + 5}, dealt.view());
+  Add({pages_.begin(), pages_.begin() + 5}, dealt.View());
   const absl::StatusOr<uint64_t> bytes = Write();
   ASSERT_TRUE(bytes.ok()) << bytes.status();
   EXPECT_LE(*bytes, writer_.bytes_max());
@@ -171,7 +171,7 @@ TEST_F(UnevenStepTest, KernelsFindEveryBlock) {
   for (uint32_t lane = 0; lane < 4; ++lane) {
     ASSERT_EQ(counts[lane], dealt.counts()[lane]);
     for (uint32_t block = 0; block < counts[lane]; ++block) {
-      const BlockPlace place = PlaceOfBlock(dealt.view(), 4, lane, pool_.lane_ranks()[lane], block);
+      const BlockPlace place = PlaceOfBlock(dealt.View(), 4, lane, pool_.lane_ranks()[lane], block);
       // As page_stream.cuh does it.
       BlockPlace found{block, lane};
       if (block >= sequence.even_pages) {
@@ -194,9 +194,9 @@ TEST_F(UnevenStepTest, StepsWithoutUnevenSequencesHaveOnePlan) {
 }
 
 TEST_F(UnevenStepTest, LayersArePlannedWhenTheyAreDue) {
-  DealtBlocks dealt(pool_.lane_ranks(), {9, 4, 2, 1}, 2);
+  DealtBlocks dealt(2, pool_.lane_ranks(), {2, 9, 4, 1});
   dealt.SetPages(4);
-  Add({pages_.begin(), pages_.begin() + 4}, dealt.view());
+  Add({pages_.begin(), pages_.begin() + 4}, dealt.View());
   ASSERT_TRUE(Write().ok());
   ASSERT_EQ(writer_.due_layers().count, 2u);
   std::vector<uint8_t> plans(writer_.layer_plans()->bytes());

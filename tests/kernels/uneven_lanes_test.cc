@@ -7,7 +7,8 @@
 #include <random>
 
 #include "gtest/gtest.h"
-#include "tests/kernels/uneven_table.h"
+#include "kernels/block_rounds.h"
+#include "tests/kernels/dealt_blocks.h"
 
 namespace palimpsest {
 namespace {
@@ -42,18 +43,19 @@ TEST(UnevenLanes, BlocksLieWhereDealingPutsThem) {
     for (uint32_t lane = 0; lane < lanes; ++lane) {
       capacities[lane] = 1 + static_cast<uint32_t>(shares[lane]) * largest / 8;
     }
-    UnevenTable table(even_pages, ranks, capacities);
+    DealtBlocks dealt(even_pages, ranks, capacities);
+    ASSERT_EQ(dealt.View().round_first, RoundsOf(capacities));
     std::vector<uint32_t> counts(lanes);
     // Until all is dealt, and a page more.
     for (bool done = false; !done;) {
-      done = table.all_dealt();
-      table.AddPage();
-      const UnevenLanes uneven = table.View();
-      CountBlocks(uneven.even_pages, table.pages(), uneven.round_first, ranks,
+      done = dealt.all_dealt();
+      dealt.AddPage();
+      const UnevenLanes uneven = dealt.View();
+      CountBlocks(uneven.even_pages, dealt.pages(), uneven.round_first, ranks,
                   absl::MakeSpan(counts));
       for (uint32_t lane = 0; lane < lanes; ++lane) {
-        const std::vector<BlockPlace>& blocks = table.blocks(static_cast<int>(lane));
-        ASSERT_EQ(counts[lane], blocks.size()) << "lane " << lane << ", " << table.pages();
+        const std::vector<BlockPlace>& blocks = dealt.blocks(static_cast<int>(lane));
+        ASSERT_EQ(counts[lane], blocks.size()) << "lane " << lane << ", " << dealt.pages();
         ASSERT_EQ(uneven.block_counts[lane], blocks.size());
         for (uint32_t i = 0; i < blocks.size(); ++i) {
           const BlockPlace at = PlaceOfBlock(uneven, lanes, lane, ranks[lane], i);

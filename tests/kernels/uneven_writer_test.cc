@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "tests/kernels/uneven_plan.h"
+#include "tests/kernels/dealt_blocks.h"
 
 namespace palimpsest::cuda {
 namespace {
@@ -29,8 +29,9 @@ TEST(UnevenWriter, EveryBlockIsFoundWhereTheViewPutsItAndNowhereTwice) {
     for (uint32_t lane = 0; lane < lanes; ++lane) most[lane] = by_rank[ranks[lane]];
     const uint32_t all = std::accumulate(most.begin(), most.end(), 0u);
     const uint32_t pages = even_pages + engine() % (all / lanes + 2);
-    const UnevenPlan plan(ranks, most, even_pages, pages);
-    const UnevenLanes view = plan.View();
+    DealtBlocks dealt(even_pages, ranks, most);
+    dealt.SetPages(pages);
+    const UnevenLanes view = dealt.View();
 
     std::vector<uint32_t> numbers(UnevenTable::Size(lanes, RoundsUsed(view)) + 1, 0xdead);
     WriteUnevenTable(view, ranks, numbers.data());

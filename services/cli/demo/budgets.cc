@@ -8,7 +8,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 #include "services/cli/byte_budget.h"
-#include "services/cli/lane_shares.h"
+#include "services/cli/stored_lane_shares.h"
 #include "services/decode/model/model_config.h"
 
 namespace palimpsest::cli {

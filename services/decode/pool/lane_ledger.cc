@@ -6,6 +6,7 @@
 
 #include "common/base/check.h"
 #include "common/policy/lane_budgets.h"
+#include "kernels/block_rounds.h"
 #include "kernels/layout.h"
 
 namespace palimpsest {
@@ -13,18 +14,6 @@ namespace {
 
 uint32_t BlocksOf(uint64_t tokens) {
   return static_cast<uint32_t>((tokens + kSlotsPerPage - 1) / kSlotsPerPage);
-}
-
-// UnevenLanes::round_first where lane l may have capacities[l] blocks behind the even pages.
-std::vector<uint32_t> RoundsOf(const std::vector<uint32_t>& capacities) {
-  const uint32_t rounds = *std::max_element(capacities.begin(), capacities.end());
-  std::vector<uint32_t> sizes(rounds + 1);  // first of lanes whose last round it is
-  for (const uint32_t capacity : capacities) ++sizes[capacity];
-  for (uint32_t round = rounds; round > 0; --round) sizes[round - 1] += sizes[round];
-  // Now of lanes with at least that many blocks: a round has a block for those that have more.
-  std::vector<uint32_t> first(rounds + 1);
-  std::partial_sum(sizes.begin() + 1, sizes.end(), first.begin() + 1);
-  return first;
 }
 
 }  // namespace

@@ -9,21 +9,14 @@
 #include <vector>
 
 #include "tests/kernels/cuda/random_sequence.h"
+#include "tests/kernels/dealt_blocks.h"
 #include "tests/kernels/sequence_model.h"
-#include "tests/kernels/uneven_plan.h"
 
 namespace palimpsest {
 namespace {
 
 constexpr Thought kR = Thought::kReasoning;
 constexpr PageFormat kFormat = {Format::kInt4, Format::kInt4};
-
-std::shared_ptr<const QueryCodebook> WithShares(const BackendConfig& config, uint32_t queries,
-                                                const std::vector<float>& shares) {
-  QueryCodebook book = *RandomCodebook(config, queries);
-  book.lane_shares = shares;
-  return std::make_shared<const QueryCodebook>(book);
-}
 
 class UnevenLanesTest : public ::testing::TestWithParam<Selection> {
  protected:
@@ -50,7 +43,7 @@ class UnevenLanesTest : public ::testing::TestWithParam<Selection> {
                             .pool_bytes = uint64_t{16} << 20,
                             .open_groups = kLanes + 1,
                             .rows_max = (kLanes + 1) * kGroupTokens};
-    config.codebook = WithShares(config, kQueries, shares);
+    config.codebook = WithShares(*RandomCodebook(config, kQueries), shares);
     ASSERT_EQ(RankLanes(shares), ranks_);
     pool_bytes_ = config.pool_bytes;
     auto backend = NewCudaBackend(config, {});
@@ -72,8 +65,9 @@ class UnevenLanesTest : public ::testing::TestWithParam<Selection> {
       views_[s].pages[Index(kR)] = pages_[s];
       ASSERT_EQ(backend_->ZeroOpenGroup(s), absl::OkStatus());
     }
-    plan_.emplace(ranks_, blocks_max_, kEvenPages, pages_[kLanes].size());
-    views_[kLanes].uneven = plan_->View();
+    dealt_.emplace(kEvenPages, ranks_, blocks_max_);
+    dealt_->SetPages(static_cast<uint32_t>(pages_[kLanes].size()));
+    views_[kLanes].uneven = dealt_->View();
   }
 
   // The same 16 tokens to all sequences.
@@ -101,7 +95,7 @@ class UnevenLanesTest : public ::testing::TestWithParam<Selection> {
       ASSERT_EQ(backend_->Append(layer, {.k = k.data(), .v = v.data()}), absl::OkStatus());
       ASSERT_EQ(backend_->Synchronize(), absl::OkStatus());
     }
-    views_[kLanes].uneven = plan_->View();
+    views_[kLanes].uneven = dealt_->View();
     for (SequenceView& view : views_) view.open_count = kGroupTokens;
     ASSERT_EQ(backend_->Seal(views_, orders), absl::OkStatus());
     ASSERT_EQ(backend_->Synchronize(), absl::OkStatus());
@@ -150,7 +144,7 @@ class UnevenLanesTest : public ::testing::TestWithParam<Selection> {
 
   void ExpectAlike() {
     const std::vector<uint8_t> pool = BackendPair::Bytes(*backend_, 0, pool_bytes_);
-    const UnevenLanes uneven = plan_->View();
+    const UnevenLanes uneven = dealt_->View();
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
       ASSERT_EQ(uneven.block_counts[lane], kEvenPages + blocks_max_[lane]);
       for (uint32_t i = 0; i < uneven.block_counts[lane]; ++i) {
@@ -169,7 +163,7 @@ class UnevenLanesTest : public ::testing::TestWithParam<Selection> {
   Bf16Numbers numbers_{140};
   std::array<std::vector<PageOffset>, kLanes + 1> pages_;
   std::array<SequenceView, kLanes + 1> views_;
-  std::optional<UnevenPlan> plan_;
+  std::optional<DealtBlocks> dealt_;
 };
 
 TEST_P(UnevenLanesTest, HoldWhatTheyWouldHoldInEvenSequences) {
@@ -211,16 +205,17 @@ TEST_F(UnevenSeal, NamesTheLaneThatLacksRoom) {
   BackendConfig config = {
       .shape = kShape, .query_heads = 2, .pool_bytes = 4 * bytes, .open_groups = 1, .rows_max = 16};
   // Lane 2 comes last: layer 1, KV head 0.
-  config.codebook = WithShares(config, 16, {1.5f, 1.0f, 0.5f, 1.0f});
+  config.codebook = WithShares(*RandomCodebook(config, 16), {1.5f, 1.0f, 0.5f, 1.0f});
   auto made = NewCudaBackend(config, {});
   ASSERT_EQ(made.status(), absl::OkStatus());
   CudaBackend& backend = **made;
   ASSERT_EQ(backend.Zero(0, config.pool_bytes), absl::OkStatus());
   const std::vector<PageOffset> pages = {2 * bytes, 0};
-  const UnevenPlan plan({0, 1, 3, 2}, {3, 2, 1, 2}, 0, 2);
+  DealtBlocks dealt(0, {0, 1, 3, 2}, {3, 2, 1, 2});
+  dealt.SetPages(2);
   SequenceView view{.formats = ClassFormats::Uniform(kFormat), .open_group = 0};
   view.pages[Index(kR)] = pages;
-  view.uneven = plan.View();
+  view.uneven = dealt.View();
   view.open_count = 12;  // as if appended: what is there will do
   const SealOrder order{.sequence = 0, .thought = kR};
   ASSERT_EQ(backend.Seal({&view, 1}, {&order, 1}), absl::OkStatus());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "services/cli/lane_shares.h"
+#include "services/cli/stored_lane_shares.h"
 
 #include <filesystem>
 #include <system_error>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lanes that share a budget unequally, for benchmarks: shares of no model, and whose blocks are
-// whose (kernels/uneven_lanes.h).
+// Lanes that share a budget unequally, for benchmarks: shares of no model.
 #pragma once
 
 #include <algorithm>
@@ -21,18 +20,6 @@ inline std::vector<float> RandomShares(uint32_t count) {
   const float mean = std::accumulate(shares.begin(), shares.end(), 0.0f) / count;
   for (float& share : shares) share /= mean;
   return shares;
-}
-
-// UnevenLanes::round_first where lanes have as many blocks behind the even pages as `blocks` says.
-inline std::vector<uint32_t> RoundsOf(const std::vector<uint32_t>& blocks) {
-  std::vector<uint32_t> first = {0};
-  const uint32_t rounds = *std::max_element(blocks.begin(), blocks.end());
-  for (uint32_t round = 0; round < rounds; ++round) {
-    const auto size = std::count_if(blocks.begin(), blocks.end(),
-                                    [&](uint32_t of_lane) { return of_lane > round; });
-    first.push_back(first.back() + static_cast<uint32_t>(size));
-  }
-  return first;
 }
 
 }  // namespace palimpsest::bench

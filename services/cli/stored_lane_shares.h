@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How lanes share a budget, as far as whoever foresees the bytes of chains has to know.
+// How lanes share a budget, as a model's codebook has it: for who foresees the bytes of chains.
+// calibrate/lane_shares.h works them out.
 #pragma once
 
 #include <string>

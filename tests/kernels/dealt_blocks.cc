@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/kernels/uneven_table.h"
+#include "tests/kernels/dealt_blocks.h"
 
 #include <algorithm>
 #include <cmath>
@@ -30,7 +30,7 @@ std::shared_ptr<const QueryCodebook> WithShares(const QueryCodebook& book,
   return with;
 }
 
-UnevenTable::UnevenTable(uint32_t even_pages, absl::Span<const uint32_t> ranks,
+DealtBlocks::DealtBlocks(uint32_t even_pages, absl::Span<const uint32_t> ranks,
                          absl::Span<const uint32_t> capacities)
     : even_pages_(even_pages),
       lane_of_rank_(ranks.size()),
@@ -51,7 +51,7 @@ UnevenTable::UnevenTable(uint32_t even_pages, absl::Span<const uint32_t> ranks,
   }
 }
 
-void UnevenTable::AddPage() {
+void DealtBlocks::AddPage() {
   const auto lanes = static_cast<uint32_t>(blocks_.size());
   for (uint32_t place = 0; place < lanes; ++place) {
     uint32_t lane = place;
@@ -69,7 +69,21 @@ void UnevenTable::AddPage() {
   ++pages_;
 }
 
-UnevenLanes UnevenTable::View() const {
+void DealtBlocks::SetPages(uint32_t pages) {
+  if (pages < pages_) {
+    pages_ = round_ = rank_ = 0;
+    for (std::vector<BlockPlace>& of_lane : blocks_) of_lane.clear();
+    counts_.assign(counts_.size(), 0);
+  }
+  while (pages_ < pages) AddPage();
+}
+
+uint32_t DealtBlocks::pages_max() const {
+  const auto lanes = static_cast<uint32_t>(blocks_.size());
+  return even_pages_ + (round_first_.back() + lanes - 1) / lanes;
+}
+
+UnevenLanes DealtBlocks::View() const {
   return {.even_pages = std::min(even_pages_, pages_),
           .round_first = round_first_,
           .block_counts = counts_};
