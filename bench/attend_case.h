@@ -65,6 +65,8 @@ class AttendBed {
   uint64_t live_bytes() const;
 
  private:
+  static constexpr uint32_t kPromptTokens = 16;  // not evicted
+
   explicit AttendBed(const AttendCase& spec) : spec_(spec) {}
   absl::Status Build();
   absl::Status MakeBackend();

@@ -163,9 +163,9 @@ class Backend {
   virtual absl::Status Seal(absl::Span<const SequenceView> sequences,
                             absl::Span<const SealOrder> orders) = 0;
 
-  // Lowers each ordered segment to `keep` live tokens in every lane by clearing live bits. A
-  // segment that has no more than `keep` is left as it is. What each selector scores by:
-  // kernels/README.md. FailedPrecondition for a selector that
+  // Lowers each ordered segment to `keep` live tokens in every lane, or each lane to its own of
+  // lane_keeps, by clearing live bits. A lane that has no more is left as it is. What each selector
+  // scores by: kernels/README.md. FailedPrecondition for a selector that
   // this backend was not configured for: kAttentionReceived wants CacheShape::slot_scores,
   // kJointScore a query_window, kAnticipated a codebook, Selection::residue
   // CacheShape::residue (and the sequence an open group, where it lies); kValueAttention works in

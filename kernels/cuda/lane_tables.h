@@ -11,7 +11,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/staged_block.h"
 #include "kernels/cuda/uneven_table.h"

@@ -16,14 +16,7 @@ namespace {
 constexpr absl::string_view kProblems = "lab/reasoner/problems/calibration.jsonl";
 constexpr uint32_t kQueriesStep = 16;
 
-}  // namespace
-
-std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* settings) {
-  auto table = std::make_unique<SettingsTable>(
-      "palimpsest calibrate",
-      "Measures a model in full-cache runs: the layers whose attention sparsity tells kinds of "
-      "thought apart, with the thresholds between them, a codebook of its typical queries, and how "
-      "lanes (a layer's KV heads) should share a budget.");
+void AddWhatToMeasure(CalibrateSettings* settings, SettingsTable* table) {
   table->Section("What to measure");
   table->Text("model", &settings->model,
               {"Hugging Face folder; by default the shipped reasoner.", "lab/reasoner/model"});
@@ -66,6 +59,17 @@ std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* sett
   table->Integer("max_new_tokens", &settings->max_new_tokens, {0, 1 << 24},
                  "Where a chain is cut off; 0: a quarter beyond its reference chain, or the text's "
                  "end.");
+}
+
+}  // namespace
+
+std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* settings) {
+  auto table = std::make_unique<SettingsTable>(
+      "palimpsest calibrate",
+      "Measures a model in full-cache runs: the layers whose attention sparsity tells kinds of "
+      "thought apart, with the thresholds between them, a codebook of its typical queries, and how "
+      "lanes (a layer's KV heads) should share a budget.");
+  AddWhatToMeasure(settings, table.get());
   table->Section("Where to run");
   table->Parsed(
       "device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
