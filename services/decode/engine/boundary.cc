@@ -196,8 +196,10 @@ absl::Status BoundaryWork::MakeRoom(Chain& chain, Thought& thought) {
   if (!absl::IsResourceExhausted(order.status())) return order.status();
   // The pool is full, or a lane holds all that it may. The chain's own policy first: a plan may be
   // late. Where lanes differ one is, the last window's.
+  const bool resync = chain.resync;
   Decided late{.chain = &chain, .plan = PlanLocally(chain, chain.cache->uneven()), .at_once = true};
-  late.plan.next_label.reset();  // which was for a window to come
+  if (chain.cache->uneven()) chain.resync = resync;  // a plan of the store's own is on its way
+  late.plan.next_label.reset();                      // which was for a window to come
   KV_RETURN_IF_ERROR(Apply(absl::MakeSpan(&late, 1)));
   order = chain.cache->PlanSeal(thought, 0);
   if (!absl::IsResourceExhausted(order.status())) return order.status();

@@ -30,6 +30,9 @@ class SimulatedStore final : public ControlPlane {
     KV_CHECK(policy.ok());
     known.policy = *std::move(policy);
     known.state = snapshot.state;
+    // Plans for what it was told before say nothing about this.
+    std::erase_if(
+        queue_, [&](const auto& waiting) { return waiting.second.sequence == snapshot.sequence; });
   }
 
   void Report(SequenceReport report) override {

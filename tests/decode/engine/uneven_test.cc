@@ -265,6 +265,7 @@ TEST_F(UnevenChains, AChainWhosePlansComeTooLateMakesItsOwn) {
   RunSome(4, 400);
   EXPECT_GT(LocalPlans(), 0u);
   EXPECT_GT(store.acknowledgements, 0u) << "and the late ones change nothing";
+  EXPECT_EQ(store.registrations, 4u) << "or the store would forget the plans on their way";
   for (const auto& [id, stats] : stats_) EXPECT_EQ(stats.pressure_reliefs, 0u);
 }
 
