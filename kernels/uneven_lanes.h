@@ -20,6 +20,9 @@
 
 namespace palimpsest {
 
+// No lane of an uneven sequence has more: as many slots as a backend can score.
+inline constexpr uint32_t kLaneBlocksMax = 2048;
+
 // What kernels see of an uneven sequence; all of its pages are of one class. Borrowed, as the rest
 // of SequenceView. Empty for an even sequence.
 struct UnevenLanes {

@@ -7,13 +7,14 @@
 #include <array>
 
 #include "kernels/cuda/anneal_kinds.h"
+#include "kernels/uneven_lanes.h"
 
 namespace palimpsest::cuda {
 namespace {
 
 using anneal::kTasksMax;
 
-constexpr uint32_t kScoredSlotsMax = 32768;
+constexpr uint32_t kScoredSlotsMax = kLaneBlocksMax * kSlotsPerPage;
 constexpr uint64_t kScoreScratchBytesMax = uint64_t{256} << 20;
 constexpr uint64_t kUsualTokens = 1280;  // a budget and what comes in before the next anneal
 constexpr uint64_t kRowsOfToken = 3;     // of head_dim bf16: keys, values, and the queries'

@@ -79,11 +79,12 @@ class PretendedChain {
   static LaneSharing SharingOf(const PolicySpec& spec, const Policy& policy,
                                const CacheCosts& costs, const ChainLength& length) {
     if (!policy.selection().by_share) return {};
-    return {.shares = costs.lane_shares,
-            .budget_tokens = spec.budget_tokens,
-            .window_tokens = WindowTokensOf(spec),
-            .lag_tokens = costs.plan_lag_tokens,
-            .tokens_max = length.tokens};
+    return WithinLimits({.shares = costs.lane_shares,
+                         .budget_tokens = spec.budget_tokens,
+                         .window_tokens = WindowTokensOf(spec),
+                         .lag_tokens = costs.plan_lag_tokens,
+                         .tokens_max = length.tokens},
+                        length.prompt_tokens);
   }
 
   absl::Status Boundary() {

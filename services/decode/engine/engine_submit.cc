@@ -66,8 +66,9 @@ LaneSharing Engine::SharingOf(const GenerateRequest& request, const Policy& poli
   sharing.budget_tokens = request.policy.budget_tokens;
   sharing.window_tokens = WindowTokensOf(request.policy);
   sharing.lag_tokens = control_ != nullptr && !options_.lockstep ? kPlanLagTokens : 0;
-  sharing.tokens_max = static_cast<uint32_t>(request.prompt.size()) + request.max_new_tokens;
-  return sharing;
+  const auto prompt_tokens = static_cast<uint32_t>(request.prompt.size());
+  sharing.tokens_max = prompt_tokens + request.max_new_tokens;
+  return WithinLimits(sharing, prompt_tokens);
 }
 
 // What a chain is sure to need at most, in pages of class R: all its tokens, or, where its policy

@@ -18,6 +18,11 @@ uint32_t BlocksOf(uint64_t tokens) {
 
 }  // namespace
 
+LaneSharing WithinLimits(const LaneSharing& sharing, uint32_t prompt_tokens) {
+  if (sharing.shares.empty()) return sharing;
+  return LaneLedger(sharing, prompt_tokens).blocks_max() > kLaneBlocksMax ? LaneSharing{} : sharing;
+}
+
 LaneLedger::LaneLedger(const LaneSharing& sharing, uint32_t prompt_tokens)
     : shares_(sharing.shares),
       even_pages_(prompt_tokens / kSlotsPerPage),

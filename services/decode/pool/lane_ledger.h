@@ -33,6 +33,10 @@ struct LaneSharing {
   uint32_t tokens_max = std::numeric_limits<uint32_t>::max();  // all that it can ever hold
 };
 
+// The same, or of even lanes where the largest would outgrow kLaneBlocksMax: a long prompt, or a
+// large budget and a large share.
+LaneSharing WithinLimits(const LaneSharing& sharing, uint32_t prompt_tokens);
+
 class LaneLedger {
  public:
   // REQUIRES: shares.
@@ -47,6 +51,10 @@ class LaneLedger {
 
   // Pages in which all lanes have all the blocks that they may have.
   uint32_t pages_max() const;
+  // Blocks that the largest lane may have.
+  uint32_t blocks_max() const {
+    return even_pages_ + static_cast<uint32_t>(round_first_.size() - 1);
+  }
   // Pages that give every lane room for `tokens` more; fewer than it has where there is room.
   // Nothing where some lane may not have as many blocks.
   std::optional<uint32_t> PagesFor(uint32_t tokens) const;

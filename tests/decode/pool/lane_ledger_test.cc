@@ -197,6 +197,19 @@ TEST(LaneLedger, ChainsThatCannotReachTheirBudgetHaveShortTables) {
   Lead(bounded, 100, 500);
 }
 
+TEST(LaneLedger, LanesThatBackendsCannotScoreAreEven) {
+  const std::vector<float> shares = SharesFrom(0.25f, 3.0f, 12, 5);
+  const auto uneven = [&](uint32_t budget, uint32_t prompt, uint32_t tokens_max) {
+    const LaneSharing sharing{
+        .shares = shares, .budget_tokens = budget, .window_tokens = 128, .tokens_max = tokens_max};
+    return !WithinLimits(sharing, prompt).shares.empty();
+  };
+  EXPECT_TRUE(uneven(1024, 1000, 100000));
+  EXPECT_FALSE(uneven(1024, 32000, 100000));
+  EXPECT_FALSE(uneven(20000, 1000, 100000));
+  EXPECT_TRUE(uneven(20000, 1000, 16384)) << "it will not come to that";
+}
+
 // Pages of a whole chain, against those of one whose lanes all hold the budget and a window.
 TEST(LaneLedger, TakesThePagesOfAnEvenSequenceAndOneForEachGroupOfLag) {
   for (const uint32_t lag : {0u, 16u, 32u}) {
