@@ -155,6 +155,7 @@ def eval_table(lines: list[dict]) -> str:
         elif point["budget_tokens"] is None:
             notes.append(f"{point['label'].capitalize()}, {point['formats']}: {eval_cell(point)}.")
     notes += [f"{', '.join(names)}: commit {commit}." for commit, names in later.items()]
+    series = dict(sorted(series.items(), key=lambda one: one[0].split()[0] != "anticipate"))
     rows = [[name, *(eval_cell(by_aim[aim]) if aim in by_aim else "–" for aim in aims)]
             for name, by_aim in series.items()]
     return " ".join(notes) + "\n\n" + table(["policy", *(f"{aim:g} %" for aim in aims)], rows)
