@@ -16,8 +16,8 @@ from fidelity.recording import Recording  # noqa: E402
 
 LAYERS, KV_HEADS, GROUP, DIM = 3, 2, 2, 8
 PROMPT, TOKENS, BUDGET, WINDOW = 21, 320, 96, 16
-SHARES = np.array([[1.9, 0.3], [0.9, 0.6], [0.6, 1.7]])
-BUDGETS = [[168, 40], [88, 64], [64, 152]]
+SHARES = np.array([[1.92, 0.35], [0.81, 0.62], [0.62, 1.68]])
+BUDGETS = [[176, 48], [80, 64], [64, 144]]  # 16 and, of 30 steps, 10, 2; 4, 3; 3, 8
 
 
 def recording(shares: np.ndarray) -> Recording:
@@ -54,7 +54,8 @@ def followed(shares: np.ndarray) -> tuple[Anticipate, list[tuple[int, np.ndarray
 def test_each_lane_has_the_least_and_its_share_of_the_rest():
     assert lane_budgets(SHARES, BUDGET).tolist() == BUDGETS
     assert lane_budgets(np.ones((2, 3)), 96).tolist() == [[96] * 3] * 2
-    assert lane_budgets(np.array([[2, 0.5, 0.5]]), 17).tolist() == [[18, 17, 16]]
+    assert lane_budgets(np.array([[2, 0.5, 0.5]]), 33).tolist() == [[49, 33, 17]]
+    assert lane_budgets(np.array([[2, 0.5, 0.5]]), 17).tolist() == [[17, 17, 17]]
     assert lane_budgets(np.array([[2, 0.5, 0.5]]), 9).tolist() == [[9, 9, 9]]
 
 
@@ -79,7 +80,7 @@ def test_the_newest_that_stay_follow_from_the_lanes_own_budget():
     follower, _ = followed(SHARES)
     end = follower.window_start
     chosen = ~np.isnan(follower.scores)
-    for layer, head, newest in ((0, 0, 20), (2, 1, 16), (0, 1, 16)):
+    for layer, head, newest in ((0, 0, 24), (2, 1, 16), (0, 1, 16)):
         assert np.flatnonzero(chosen[layer, head]).max() == end - newest - 1
 
 
