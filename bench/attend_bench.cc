@@ -36,6 +36,7 @@ struct Options {
   std::vector<std::string> formats;  // empty: FormatsOf's
   std::string holes = "both";
   bool quick = false;
+  bool uneven = false;
   double seconds = 0.03;
   double memory_gib = 60;
 };
@@ -49,7 +50,8 @@ struct Point {
 // int4 lies as nvfp4 does and is read as quickly, so a few cases tell.
 std::vector<std::string> FormatsOf(const Point& point, const Options& options) {
   if (!options.formats.empty()) return options.formats;
-  std::vector<std::string> formats = {"bf16", "fp8", "nvfp4", "ternary", "nvfp4/ternary", "R4E4T2"};
+  std::vector<std::string> formats = {"bf16", "fp8", "nvfp4", "ternary", "nvfp4/ternary"};
+  if (!options.uneven) formats.emplace_back("R4E4T2");
   if (point.quick) formats.emplace_back("int4");
   return formats;
 }
@@ -183,9 +185,11 @@ absl::StatusOr<int> Run(const Options& options) {
       for (const bool holes : {false, true}) {
         if (options.holes == (holes ? "without" : "with")) continue;
         spec.holes = holes;
+        spec.uneven = options.uneven;
         Json line = {{"bench", "attend"},          {"engine", "palimpsest"}, {"format", format},
                      {"shape", point.shape},       {"batch", spec.batch},    {"live", spec.live},
                      {"holes", holes ? 0.25 : 0.0}};
+        if (spec.uneven) line["uneven"] = true;
         const absl::Status status = Measure(spec, options.seconds, ceilings, &line);
         if (!status.ok()) {
           line[absl::IsResourceExhausted(status) ? "skipped" : "failed"] = status.message();
@@ -227,6 +231,10 @@ int main(int argc, char** argv) {
   app.add_option("--holes", options.holes, "a quarter of the slots dead: with, without or both")
       ->check(CLI::IsMember({"with", "without", "both"}))
       ->capture_default_str();
+  app.add_flag(
+      "--uneven", options.uneven,
+      "lanes share the pages unequally, a quarter to three times the mean; not with formats that "
+      "differ by class");
   app.add_option("--seconds", options.seconds, "timed work a case")
       ->check(flags::Seconds())
       ->capture_default_str();

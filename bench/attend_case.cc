@@ -2,15 +2,15 @@
 #include "bench/attend_case.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <random>
 
 #include "absl/strings/str_cat.h"
 #include "bench/gpu/random_data.h"
+#include "bench/random_shares.h"
 #include "common/base/status_macros.h"
+#include "kernels/block_rounds.h"
 
 namespace palimpsest::bench {
 namespace {
@@ -25,40 +25,7 @@ constexpr uint32_t kRowsMax = 512;        // as the engine's
 constexpr uint32_t kLivePunched = 12;     // of a page's 16 slots
 constexpr uint32_t kDistinctRows = 8192;  // different K and V rows that pages are filled from
 constexpr float kQueryDeviation = 2.0f;   // peaked enough for a lost token to show
-constexpr uint32_t kPromptTokens = 16;    // not evicted
-
-float FromBf16(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
-
-double ReceivedError(const JudgedSlot* before, const JudgedSlot* after, size_t count) {
-  double worst = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const double received = before[i].live != 0 ? before[i].mass : 0.0;
-    const double added = double{after[i].score} - before[i].score;
-    worst = std::max(worst, (std::fabs(added - received) - 1e-6) / (received + 1e-6));
-  }
-  return worst;
-}
-
-// Of one sequence.
-double EvictionError(const JudgedSlot* before, const JudgedSlot* after, size_t heads, size_t slots,
-                     uint32_t evict_from) {
-  double least = std::numeric_limits<double>::infinity(), evicted = 0;
-  size_t gone = 0;
-  for (size_t i = 0; i < slots; ++i) {
-    double value = 0;
-    size_t dead = 0;
-    for (size_t h = 0; h < heads; ++h) {
-      const JudgedSlot& slot = before[h * slots + i];
-      value += double{slot.mass} * slot.score;
-      dead += slot.live != after[h * slots + i].live ? 1 : 0;
-    }
-    if (before[i].live == 0 || before[i].position < evict_from) continue;
-    least = std::min(least, value);
-    if (dead == heads) evicted = value;
-    gone += dead;
-  }
-  return gone == heads ? evicted / least - 1 : std::numeric_limits<double>::infinity();
-}
+constexpr uint32_t kEvenPages = 4;        // of uneven sequences
 
 }  // namespace
 
@@ -74,6 +41,8 @@ absl::Status AttendBed::Build() {
   pages_each_ = (sealed + a_page - 1) / a_page;
   if (spec_.formats == ClassFormats::Uniform(spec_.formats.of(Thought::kReasoning))) {
     pages_of_class_[Index(Thought::kReasoning)] = pages_each_;
+  } else if (spec_.uneven) {
+    return absl::InvalidArgumentError("pages of uneven sequences are of one class");
   } else {
     const uint32_t t = pages_each_ / 5, e = pages_each_ * 3 / 10;
     pages_of_class_ = {t, e, pages_each_ - t - e};
@@ -106,14 +75,62 @@ absl::Status AttendBed::MakeBackend() {
         absl::StrCat("one layer takes ", each, " bytes, ", spec_.memory_bytes, " are allowed"));
   }
   shape.layers = layers_;
-  const BackendConfig config = {.shape = shape,
-                                .query_heads = spec_.query_heads,
-                                .pool_bytes = pool_bytes(),
-                                .open_groups = spec_.batch,
-                                .rows_max = kRowsMax};
+  BackendConfig config = {.shape = shape,
+                          .query_heads = spec_.query_heads,
+                          .pool_bytes = pool_bytes(),
+                          .open_groups = spec_.batch,
+                          .rows_max = kRowsMax};
+  if (spec_.uneven) {
+    auto book = std::make_shared<QueryCodebook>();
+    *book = {.layers = layers_,
+             .query_heads = spec_.query_heads,
+             .head_dim = spec_.head_dim,
+             .queries = 16,
+             .data = std::vector<uint16_t>(size_t{16} * layers_ * spec_.query_heads *
+                                           static_cast<size_t>(spec_.head_dim)),
+             .inverse_frequencies = std::vector<float>(spec_.head_dim / 2),
+             .lane_shares = RandomShares(static_cast<uint32_t>(shape.lanes()))};
+    config.codebook = codebook_ = book;
+  }
   KV_ASSIGN_OR_RETURN(backend_, NewCudaBackend(config, {}));
   PlacePages();
+  if (spec_.uneven) KV_RETURN_IF_ERROR(DealBlocks());
   return backend_->Zero(0, config.pool_bytes);
+}
+
+absl::Status AttendBed::DealBlocks() {
+  const std::vector<float>& shares = codebook_->lane_shares;
+  const std::vector<uint32_t> ranks = RankLanes(shares);
+  const auto lanes = static_cast<uint32_t>(shares.size());
+  const uint32_t even_pages = std::min(kEvenPages, pages_each_), others = pages_each_ - even_pages;
+  std::vector<uint32_t> blocks_max;
+  for (const float share : shares) {  // some more than there are, so that none is nobody's
+    blocks_max.push_back(2 + static_cast<uint32_t>(share * static_cast<float>(others)));
+  }
+  round_first_ = RoundsOf(blocks_max);
+  block_counts_.resize(lanes);
+  CountBlocks(even_pages, pages_each_, round_first_, ranks, absl::MakeSpan(block_counts_));
+
+  const UnevenLanes uneven = {
+      .even_pages = even_pages, .round_first = round_first_, .block_counts = block_counts_};
+  std::vector<uint32_t> first_block = {0}, blocks;
+  for (uint32_t lane = 0; lane < lanes; ++lane) {
+    for (uint32_t i = 0; i < block_counts_[lane]; ++i) {
+      const BlockPlace at = PlaceOfBlock(uneven, lanes, lane, ranks[lane], i);
+      blocks.push_back(at.page * lanes + at.place);
+    }
+    first_block.push_back(static_cast<uint32_t>(blocks.size()));
+  }
+  const auto copy = [&](const std::vector<uint32_t>& from, DeviceBytes* to) -> absl::Status {
+    const uint64_t bytes = from.size() * sizeof(uint32_t);
+    KV_ASSIGN_OR_RETURN(*to, AllocateDevice(bytes, stream(), "blocks of lanes"));
+    KV_RETURN_IF_ERROR(
+        ToStatus(cudaMemcpyAsync(to->get(), from.data(), bytes, cudaMemcpyHostToDevice, stream()),
+                 "blocks of lanes"));
+    return backend_->Synchronize();
+  };
+  KV_RETURN_IF_ERROR(copy(first_block, &first_block_));
+  return copy(blocks, &blocks_);
 }
 
 // Gives the pages of all sequences their places, in random order.
@@ -183,6 +200,12 @@ absl::Status AttendBed::Fill() {
   }
   for (SequenceView& view : views_) {
     if (spec_.slot_score == SlotScore::kValueNorm) view.evict_from = kPromptTokens;
+    // Filled as even sequences are. Which lane a block is of makes no difference to its tokens.
+    if (spec_.uneven) {
+      view.uneven = {.even_pages = std::min(kEvenPages, pages_each_),
+                     .round_first = round_first_,
+                     .block_counts = block_counts_};
+    }
   }
   KV_RETURN_IF_ERROR(AppendTokens(0, spec_.batch, 1));
   return backend_->Synchronize();
@@ -253,7 +276,9 @@ PagesOnDevice AttendBed::Pages() const {
   PagesOnDevice on = {.pool = backend_->pool(),
                       .pages = reinterpret_cast<const PageRef*>(pages_.get()),
                       .batch = spec_.batch,
-                      .pages_each = pages_each_};
+                      .pages_each = pages_each_,
+                      .first_block = reinterpret_cast<const uint32_t*>(first_block_.get()),
+                      .blocks = reinterpret_cast<const uint32_t*>(blocks_.get())};
   std::copy(layouts_.begin(), layouts_.end(), on.layouts);
   return on;
 }
@@ -262,77 +287,6 @@ float AttendBed::scale() const { return 1.0f / std::sqrt(static_cast<float>(spec
 
 absl::Status AttendBed::Attend(int layer) {
   return backend_->Attend(layer, {.q = q_.get(), .out = out_.get(), .scale = scale()});
-}
-
-absl::StatusOr<AttendError> AttendBed::Verify(int layer) {
-  const uint64_t count = uint64_t{spec_.batch} * spec_.query_heads * spec_.head_dim;
-  KV_ASSIGN_OR_RETURN(const DeviceBytes exact_out,
-                      AllocateDevice(count * 4, stream(), "exact outputs"));
-  KV_ASSIGN_OR_RETURN(const DeviceBytes v_max_out, AllocateDevice(4, stream(), "the largest V"));
-  KV_RETURN_IF_ERROR(ToStatus(cudaMemsetAsync(out_.get(), 0xff, count * 2, stream()), "outputs"));
-  KV_RETURN_IF_ERROR(Attend(layer));
-  KV_RETURN_IF_ERROR(ToStatus(ReferenceAttend(Pages(), layer, kGroupTokens, q_.get(), scale(),
-                                              reinterpret_cast<float*>(exact_out.get()),
-                                              reinterpret_cast<float*>(v_max_out.get()), stream()),
-                              "the reference"));
-  std::vector<uint16_t> out(count);
-  std::vector<float> exact(count);
-  float v_max = 0;
-  const auto fetch = [&](void* to, const DeviceBytes& from, uint64_t bytes) {
-    return ToStatus(cudaMemcpyAsync(to, from.get(), bytes, cudaMemcpyDeviceToHost, stream()),
-                    "fetching outputs");
-  };
-  KV_RETURN_IF_ERROR(fetch(out.data(), out_, count * 2));
-  KV_RETURN_IF_ERROR(fetch(exact.data(), exact_out, count * 4));
-  KV_RETURN_IF_ERROR(fetch(&v_max, v_max_out, 4));
-  KV_RETURN_IF_ERROR(backend_->Synchronize());
-  double largest = 0, squares = 0, squares_exact = 0;
-  for (uint64_t i = 0; i < count; ++i) {
-    const double difference = double{FromBf16(out[i])} - exact[i];
-    // Not std::max, which would drop a NaN.
-    if (!(std::fabs(difference) <= largest)) largest = std::fabs(difference);
-    squares += difference * difference;
-    squares_exact += double{exact[i]} * exact[i];
-  }
-  return AttendError{largest / v_max, std::sqrt(squares / squares_exact)};
-}
-
-absl::StatusOr<std::vector<JudgedSlot>> AttendBed::Judge(int layer) {
-  const uint64_t count = uint64_t{spec_.batch} * spec_.kv_heads * pages_each_ * kSlotsPerPage;
-  KV_ASSIGN_OR_RETURN(const DeviceBytes judged,
-                      AllocateDevice(count * sizeof(JudgedSlot), stream(), "judged slots"));
-  const uint64_t queries = uint64_t{spec_.batch} * spec_.query_heads;
-  KV_ASSIGN_OR_RETURN(const DeviceBytes log_sums,
-                      AllocateDevice(queries * sizeof(float), stream(), "denominators"));
-  KV_RETURN_IF_ERROR(ToStatus(JudgeSlots(Pages(), layer, kGroupTokens, q_.get(), scale(),
-                                         reinterpret_cast<float*>(log_sums.get()),
-                                         reinterpret_cast<JudgedSlot*>(judged.get()), stream()),
-                              "judge slots"));
-  std::vector<JudgedSlot> slots(count);
-  KV_RETURN_IF_ERROR(
-      ToStatus(cudaMemcpyAsync(slots.data(), judged.get(), count * sizeof(JudgedSlot),
-                               cudaMemcpyDeviceToHost, stream()),
-               "judged slots"));
-  KV_RETURN_IF_ERROR(backend_->Synchronize());
-  return slots;
-}
-
-absl::StatusOr<double> AttendBed::VerifyScores(int layer) {
-  KV_ASSIGN_OR_RETURN(const std::vector<JudgedSlot> before, Judge(layer));
-  KV_RETURN_IF_ERROR(Attend(layer));
-  KV_ASSIGN_OR_RETURN(const std::vector<JudgedSlot> after, Judge(layer));
-  const auto heads = static_cast<size_t>(spec_.kv_heads);
-  const size_t slots = size_t{pages_each_} * kSlotsPerPage;
-  double worst = 0;
-  for (size_t s = 0; s < spec_.batch; ++s) {
-    const JudgedSlot* const from = &before[s * heads * slots];
-    const JudgedSlot* const to = &after[s * heads * slots];
-    const double error = spec_.slot_score == SlotScore::kValueNorm
-                             ? EvictionError(from, to, heads, slots, kPromptTokens)
-                             : ReceivedError(from, to, heads * slots);
-    if (!(error <= worst)) worst = error;
-  }
-  return worst;
 }
 
 uint64_t AttendBed::bytes() const { return BytesOfPages(1.0) + OtherBytes(); }

@@ -28,6 +28,7 @@ struct AttendCase {
   uint32_t batch = 0;
   uint32_t live = 0;         // tokens a sequence, a multiple of 16, at least 32
   ClassFormats formats{};    // pages of R, E and T as 50, 30 and 20 % where the classes differ
+  bool uneven = false;       // lanes share the pages unequally; of one class then
   bool holes = false;        // 12 slots of a page live, at random and in each lane others
   int layers = 0;            // 0: chosen as above
   bool slot_scores = false;  // slots have room for a score
@@ -64,6 +65,8 @@ class AttendBed {
   uint64_t live_bytes() const;
 
  private:
+  static constexpr uint32_t kPromptTokens = 16;  // not evicted
+
   explicit AttendBed(const AttendCase& spec) : spec_(spec) {}
   absl::Status Build();
   absl::Status MakeBackend();
@@ -75,6 +78,8 @@ class AttendBed {
   absl::Status Punch();
   absl::StatusOr<std::vector<JudgedSlot>> Judge(int layer);
 
+  // Whose the blocks are of any sequence that has all its pages.
+  absl::Status DealBlocks();
   PagesOnDevice Pages() const;
   float scale() const;
   uint64_t BytesOfPages(double share_of_slots) const;
@@ -93,6 +98,10 @@ class AttendBed {
   std::vector<SequenceView> views_;
   std::vector<uint32_t> position_;  // of each sequence's next token
   cuda::DeviceBytes keys_, values_, q_, out_, pages_;
+  // Of uneven sequences.
+  std::shared_ptr<const QueryCodebook> codebook_;
+  std::vector<uint32_t> round_first_, block_counts_;
+  cuda::DeviceBytes first_block_, blocks_;
 };
 
 }  // namespace palimpsest::bench

@@ -117,15 +117,20 @@ __global__ void ReferenceKernel(PagesOnDevice on, int layer, uint32_t open_count
   __syncthreads();
 
   WarpState state;
-  for (uint32_t p = warp; p < on.pages_each; p += kWarps) {
-    const PageRef ref = on.pages[uint64_t{blockIdx.y} * on.pages_each + p];
+  const bool uneven = on.blocks != nullptr;
+  const uint32_t lanes = on.pool.layers * on.pool.kv_heads;
+  const uint32_t first = uneven ? on.first_block[lane_index] : 0;
+  const uint32_t count = uneven ? on.first_block[lane_index + 1] - first : on.pages_each;
+  for (uint32_t i = warp; i < count; i += kWarps) {
+    const uint32_t index = uneven ? on.blocks[first + i] / lanes : i;
+    const uint64_t place = uneven ? on.blocks[first + i] % lanes : lane_index;
+    const PageRef ref = on.pages[uint64_t{blockIdx.y} * on.pages_each + index];
     const PageLayout& at = on.layouts[ref % kPageAlignment];
     const uint8_t* page = on.pool.pages + ref / kPageAlignment * kPageAlignment;
-    const uint32_t live =
-        *reinterpret_cast<const uint16_t*>(page + at.masks_offset + lane_index * 2);
+    const uint32_t live = *reinterpret_cast<const uint16_t*>(page + at.masks_offset + place * 2);
     for (int slot = 0; slot < kSlotsPerPage; ++slot) {
       if (live >> slot & 1) {
-        state.Fold(TokenOfPage(at, page + lane_index * at.lane_bytes, slot), query, dim, scale);
+        state.Fold(TokenOfPage(at, page + place * at.lane_bytes, slot), query, dim, scale);
       }
     }
   }

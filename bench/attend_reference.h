@@ -24,10 +24,14 @@ struct PagesOnDevice {
   const PageRef* pages = nullptr;          // [batch][pages_each]
   uint32_t batch = 0;
   uint32_t pages_each = 0;
+  // Of uneven sequences, else null. The blocks of lane l, of each sequence, are blocks[i] with
+  // first_block[l] <= i < first_block[l + 1]: page * lanes + place.
+  const uint32_t* first_block = nullptr;
+  const uint32_t* blocks = nullptr;
 };
 
-// q: [batch, query_heads, head_dim] bf16; out: the same shape, fp32. Sequence s has the open group
-// s with open_count tokens. *v_max becomes the largest |V| met.
+// Of even and uneven sequences. q: [batch, query_heads, head_dim] bf16; out: the same shape, fp32.
+// Sequence s has the open group s with open_count tokens. *v_max becomes the largest |V| met.
 cudaError_t ReferenceAttend(const PagesOnDevice& on, int layer, uint32_t open_count, const void* q,
                             float scale, float* out, float* v_max, cudaStream_t stream);
 

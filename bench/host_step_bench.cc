@@ -12,10 +12,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "bench/flags.h"
 #include "bench/fleet/fleet.h"
 #include "bench/fleet/host_device.h"
 #include "bench/fleet/policies.h"
+#include "bench/fleet/uneven_chains.h"
+#include "bench/random_shares.h"
 #include "common/base/status_macros.h"
 #include "services/decode/model/known_shapes.h"
 
@@ -29,6 +32,7 @@ struct Options {
   uint32_t tokens = 32768;  // a chain's
   uint32_t steps = 512;
   uint64_t pool_bytes = uint64_t{56} << 30;  // what an 8B model leaves of 80 GB; none is allocated
+  uint32_t uneven_budget = 0;                // not 0: the steps of uneven sequences alone
 };
 
 double Microseconds(double seconds) { return std::round(seconds * 1e7) / 10; }
@@ -77,7 +81,60 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const Options& options, const Nam
                                   {"anneal", Microseconds(inside.anneal / options.steps)}}}};
 }
 
+// BeginStep alone, of chains whose lanes share a budget unequally.
+absl::StatusOr<nlohmann::ordered_json> MeasureUneven(const Options& options, uint32_t batch) {
+  KV_ASSIGN_OR_RETURN(const ModelConfig config, KnownShape(options.shape));
+  const CacheShape shape = config.cache_shape();
+  auto book = std::make_shared<QueryCodebook>();
+  book->lane_shares = RandomShares(static_cast<uint32_t>(shape.lanes()));
+  const BackendConfig backend{.shape = shape,
+                              .query_heads = config.query_heads,
+                              .pool_bytes = options.pool_bytes,
+                              .open_groups = batch,
+                              .rows_max = batch * kGroupTokens,
+                              .codebook = book};
+  const PoolLayout layout(backend);
+  HostBackend host(backend);
+  UnevenChains chains({.shares = book->lane_shares,
+                       .ranks = layout.lane_ranks(),
+                       .budget = options.uneven_budget,
+                       .tokens = options.tokens,
+                       .batch = batch,
+                       .page_bytes = layout.page({Format::kInt4, Format::kInt4}).page_bytes});
+  chains.Next();
+  KV_RETURN_IF_ERROR(host.BeginStep(chains.views(), chains.rows()));
+  const double all_layers = host.TakeSeconds().begin_step;
+  const uint64_t planned = host.layers_planned();
+  std::vector<double> steps(options.steps);
+  for (double& seconds : steps) {
+    chains.Next();
+    KV_RETURN_IF_ERROR(host.BeginStep(chains.views(), chains.rows()));
+    seconds = host.TakeSeconds().begin_step;
+  }
+  const double mean = std::accumulate(steps.begin(), steps.end(), 0.0) / options.steps;
+  std::sort(steps.begin(), steps.end());
+  return nlohmann::ordered_json{
+      {"bench", "host_step"},
+      {"policy", absl::StrCat("uneven k=", options.uneven_budget)},
+      {"batch", batch},
+      {"tokens", options.tokens},
+      {"layers_planned", static_cast<double>(host.layers_planned() - planned) / options.steps},
+      {"us",
+       {{"begin_step", Microseconds(mean)},
+        {"begin_step_median", Microseconds(steps[steps.size() / 2])},
+        {"begin_step_p99", Microseconds(steps[steps.size() * 99 / 100])},
+        {"all_layers", Microseconds(all_layers)}}}};
+}
+
 absl::Status Run(const Options& options) {
+  if (options.uneven_budget > 0) {
+    for (const uint32_t batch : options.batches) {
+      KV_ASSIGN_OR_RETURN(const auto line, MeasureUneven(options, batch));
+      std::printf("%s\n", line.dump().c_str());
+    }
+    return absl::OkStatus();
+  }
+
   KV_ASSIGN_OR_RETURN(const ModelConfig config, KnownShape(options.shape));
   KV_ASSIGN_OR_RETURN(const auto policies, FleetPolicies(config.layers, options.policies));
   for (const NamedPolicy& policy : policies) {
@@ -110,6 +167,10 @@ int main(int argc, char** argv) {
   app.add_option("--steps", options.steps, "timed steps a case")
       ->check(flags::Steps())
       ->capture_default_str();
+  app.add_option("--uneven", options.uneven_budget,
+                 "in place of policies: what BeginStep costs where lanes share a budget of so many "
+                 "tokens each unequally")
+      ->check(flags::Whole(64, 1 << 16));
   CLI11_PARSE(app, argc, argv);
   const absl::Status status = palimpsest::bench::Run(options);
   if (status.ok()) return 0;

@@ -144,12 +144,18 @@ def eval_table(lines: list[dict]) -> str:
     aims = sorted({point["target_percent"] for point in points if point["target_percent"]})
     series: dict[str, dict[float, dict]] = {}
     notes = [f"{header['problem_source']}; {header['machine'] or 'CPU'}, commit {header['commit']}."]
+    later: dict[str, list[str]] = {}  # commit: what was run at it
     for point in points:
+        name = point["label"].replace(f" k={point['budget_tokens']}", "")
+        commit = point.get("commit", header["commit"])
+        if commit != header["commit"] and name not in later.setdefault(commit, []):
+            later[commit].append(name)
         if point["target_percent"]:
-            name = point["label"].replace(f" k={point['budget_tokens']}", "")
             series.setdefault(name, {})[point["target_percent"]] = point
         elif point["budget_tokens"] is None:
             notes.append(f"{point['label'].capitalize()}, {point['formats']}: {eval_cell(point)}.")
+    notes += [f"{', '.join(names)}: commit {commit}." for commit, names in later.items()]
+    series = dict(sorted(series.items(), key=lambda one: one[0].split()[0] != "anticipate"))
     rows = [[name, *(eval_cell(by_aim[aim]) if aim in by_aim else "–" for aim in aims)]
             for name, by_aim in series.items()]
     return " ".join(notes) + "\n\n" + table(["policy", *(f"{aim:g} %" for aim in aims)], rows)

@@ -7,7 +7,10 @@
 #include <random>
 
 #include "bench/gpu/random_data.h"
+#include "bench/random_shares.h"
 #include "common/base/status_macros.h"
+#include "common/policy/lane_budgets.h"
+#include "kernels/block_rounds.h"
 #include "kernels/cpu/codec.h"
 
 namespace palimpsest::bench {
@@ -23,8 +26,8 @@ constexpr uint32_t kQueryWindow = 8;
 
 }  // namespace
 
-std::shared_ptr<const QueryCodebook> RandomCodebook(const CacheShape& shape, int query_heads,
-                                                    uint32_t queries) {
+std::shared_ptr<QueryCodebook> RandomCodebook(const CacheShape& shape, int query_heads,
+                                              uint32_t queries) {
   auto book = std::make_shared<QueryCodebook>();
   book->layers = shape.layers;
   book->query_heads = query_heads;
@@ -45,6 +48,7 @@ std::shared_ptr<const QueryCodebook> RandomCodebook(const CacheShape& shape, int
 
 SelectBed::SelectBed(const SelectCase& spec)
     : spec_(spec),
+      shares_(RandomShares(static_cast<uint32_t>(spec.shape.lanes()))),
       layout_(MakePageLayout(spec.shape, spec.format)),
       pages_each_(spec.live_max / kSlotsPerPage) {}
 
@@ -63,7 +67,9 @@ absl::Status SelectBed::Build() {
                           .rows_max = kRowsMax,
                           .query_window = kQueryWindow};
   if (spec_.codebook_queries > 0) {
-    config.codebook = RandomCodebook(spec_.shape, spec_.query_heads, spec_.codebook_queries);
+    const auto book = RandomCodebook(spec_.shape, spec_.query_heads, spec_.codebook_queries);
+    if (spec_.uneven) book->lane_shares = shares_;
+    config.codebook = book;
   }
   KV_ASSIGN_OR_RETURN(backend_, NewCudaBackend(config, {}));
   KV_RETURN_IF_ERROR(backend_->Zero(0, config.pool_bytes));
@@ -128,6 +134,42 @@ absl::Status SelectBed::FillPage(uint32_t page, uint32_t first, uint32_t end) {
   return backend_->Synchronize();  // the views go
 }
 
+absl::Status SelectBed::Deal(uint32_t live, uint32_t keep) {
+  lane_keeps_ = LaneBudgets(shares_, keep);
+  block_counts_.clear();
+  for (const uint32_t keeps : lane_keeps_) {
+    block_counts_.push_back((keeps + live - keep) / kSlotsPerPage);
+  }
+  round_first_ = RoundsOf(block_counts_);
+  return WritePositions(live / kSlotsPerPage);
+}
+
+absl::Status SelectBed::WritePositions(uint32_t pages) {
+  const auto lanes = static_cast<uint32_t>(spec_.shape.lanes());
+  const std::vector<uint32_t> ranks = RankLanes(shares_);
+  const size_t of_page = size_t{lanes} * kSlotsPerPage;
+  std::vector<uint32_t> positions(pages * of_page);
+  for (uint32_t lane = 0; lane < lanes; ++lane) {
+    for (uint32_t i = 0; i < block_counts_[lane]; ++i) {
+      const BlockPlace at = PlaceOfBlock(Uneven(), lanes, lane, ranks[lane], i);
+      std::iota(positions.begin() + at.page * of_page + at.place * kSlotsPerPage,
+                positions.begin() + at.page * of_page + (at.place + 1) * kSlotsPerPage,
+                i * kSlotsPerPage);
+    }
+  }
+  for (uint32_t s = 0; s < spec_.batch; ++s) {
+    for (uint32_t page = 0; page < pages; ++page) {
+      uint8_t* to = backend_->pool().pages + offsets_[uint64_t{s} * pages_each_ + page] +
+                    layout_.positions_offset;
+      KV_RETURN_IF_ERROR(
+          ToStatus(cudaMemcpyAsync(to, &positions[page * of_page], of_page * sizeof(uint32_t),
+                                   cudaMemcpyHostToDevice, stream()),
+                   "positions"));
+    }
+  }
+  return backend_->Synchronize();
+}
+
 absl::Status SelectBed::Anneal(uint32_t live, uint32_t keep, Selection selection) {
   std::vector<SequenceView> views(spec_.batch);
   std::vector<AnnealOrder> orders;
@@ -139,10 +181,12 @@ absl::Status SelectBed::Anneal(uint32_t live, uint32_t keep, Selection selection
     view.open_group = s;
     view.open_position = live;
     view.keeps_queries = NeedsQueries(selection.selector);
+    if (spec_.uneven) view.uneven = Uneven();
     orders.push_back({.sequence = s,
                       .thought = Thought::kReasoning,
-                      .end_position = live,
+                      .end_position = spec_.uneven ? ~uint32_t{0} : live,
                       .keep = keep,
+                      .lane_keeps = lane_keeps_,
                       .selection = selection});
   }
   return backend_->Anneal(views, orders);

@@ -48,6 +48,7 @@ struct Options {
   std::vector<uint32_t> budgets = {512, 1024, 2048};
   std::vector<uint32_t> queries = {64, 128, 256, 1024};
   std::vector<uint32_t> windows = {64, 128};
+  bool uneven = false;
   double step_us = 0;
   double seconds = 0.1;
 };
@@ -261,7 +262,9 @@ class Bench {
               .live_max = *std::max_element(options_.budgets.begin(), options_.budgets.end()) +
                           *std::max_element(of.windows.begin(), of.windows.end()),
               .codebook_queries = queries,
-              .alike = alike};
+              .alike = alike,
+              .uneven = options_.uneven && queries > 0};
+          if (spec.uneven) line["lanes"] = "uneven";
           KV_RETURN_IF_ERROR(Measure(spec, of, line));
         }
       }
@@ -282,6 +285,7 @@ class Bench {
   absl::Status MeasureWindow(const SelectCase& spec, const Selection& selection, uint32_t budget,
                              uint32_t window, SelectBed* bed, Json line) {
     const uint32_t live = budget + window;
+    if (spec.uneven) KV_RETURN_IF_ERROR(bed->Deal(live, budget));
     KV_ASSIGN_OR_RETURN(const double seconds,
                         MedianSeconds(
                             bed->stream(), options_.seconds, [&] { return bed->Revive(); },
@@ -341,6 +345,8 @@ int main(int argc, char** argv) {
       ->check(flags::Groups(16, palimpsest::kCodebookQueriesMax));
   app.add_option("--window", options.windows, "tokens between two selections of anticipate")
       ->check(flags::Groups(16, 1 << 14));
+  app.add_flag("--uneven", options.uneven,
+               "lanes of anticipate have different shares, up to 12 to 1; as many tokens in all");
   app.add_option("--step-us", options.step_us,
                  "a decode step without selection at that batch (step_bench): what a selection's "
                  "share is of")

@@ -3,9 +3,10 @@
 //
 // A backend owns one device pool, allocated when it is made and never grown. The host (the decode
 // service's pool) decides which page belongs to whom; a backend moves the bytes. Which slots are
-// live is known to the backend alone (the live masks inside the pages), and the equal-count rule
-// lets the host know how many there are: after every call, each (layer, KV head) of a sequence has
-// the same number of live slots in each page class.
+// live is known to the backend alone (the live masks inside the pages). How many there are the host
+// always knows: after every call, each (layer, KV head) of an even sequence has the same number of
+// live slots in each page class; in an uneven one (uneven_lanes.h) each has its own, which follows
+// from what was sealed and what anneals keep.
 //
 // Two implementations behind one conformance suite: kernels/cpu (written to be read, the oracle)
 // and kernels/cuda. Calls are made from one thread. A CUDA backend may run them asynchronously in
@@ -30,6 +31,7 @@
 #include "common/base/thought.h"
 #include "kernels/layout.h"
 #include "kernels/query_codebook.h"
+#include "kernels/uneven_lanes.h"
 
 namespace palimpsest {
 
@@ -57,6 +59,9 @@ struct SequenceView {
   // norm of V, summed over query heads; of equal ones the earliest. It is attended to once more.
   // There must be one; all KV heads of a layer hold the same tokens, in the same slots.
   uint32_t evict_from = kNoEviction;
+  // Where lanes hold different numbers of tokens. Wants a codebook with lane_shares, whose ranks
+  // hold for all sequences; all pages are then of class R, and there are no slot scores.
+  UnevenLanes uneven = {};
 };
 
 // The new tokens of one sequence in one step: rows [row, row + count) of the step's activations.
@@ -90,6 +95,10 @@ struct AnnealOrder {
   uint32_t first_position = 0;  // the segment covers [first_position, end_position)
   uint32_t end_position = 0;
   uint32_t keep = 0;  // live tokens of the segment left in every lane
+  // [lanes], or empty: what each lane keeps instead; `keep` is then their mean. Of an uneven
+  // sequence alone. Borrowed like SequenceView's. Not of selectors that choose for whole layers or
+  // by joint scores.
+  absl::Span<const uint32_t> lane_keeps = {};
   Selection selection = {};
 };
 
@@ -143,8 +152,8 @@ class Backend {
   // Attention sparsity (ThinKV appendix C.2) of the last row of each of the step's StepRows that
   // `wanted` names by index: logits of all query heads, max over the heads of a KV group, softmax
   // over live keys, mean over KV heads, the share of keys below 1 % of the maximum. Where lanes
-  // differ in which tokens are live, key j is the j-th by position. Writes sparsity[i] in [0, 1]
-  // for wanted[i], in host memory. io as Attend's (out is not used).
+  // differ in which tokens are live, key j is the j-th by position; uneven sequences are refused.
+  // Writes sparsity[i] in [0, 1] for wanted[i], in host memory. io as Attend's (out is not used).
   virtual absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
                                        const LayerActivations& io, absl::Span<float> sparsity) = 0;
 
@@ -154,9 +163,9 @@ class Backend {
   virtual absl::Status Seal(absl::Span<const SequenceView> sequences,
                             absl::Span<const SealOrder> orders) = 0;
 
-  // Lowers each ordered segment to `keep` live tokens in every lane by clearing live bits. A
-  // segment that has no more than `keep` is left as it is. What each selector scores by:
-  // kernels/README.md. FailedPrecondition for a selector that
+  // Lowers each ordered segment to `keep` live tokens in every lane, or each lane to its own of
+  // lane_keeps, by clearing live bits. A lane that has no more is left as it is. What each selector
+  // scores by: kernels/README.md. FailedPrecondition for a selector that
   // this backend was not configured for: kAttentionReceived wants CacheShape::slot_scores,
   // kJointScore a query_window, kAnticipated a codebook, Selection::residue
   // CacheShape::residue (and the sequence an open group, where it lies); kValueAttention works in

@@ -11,6 +11,8 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "kernels/query_codebook.h"
+#include "kernels/uneven_checks.h"
 
 namespace palimpsest {
 namespace {
@@ -151,7 +153,7 @@ absl::Status CheckSelection(const BackendConfig& config, const SequenceView& vie
   }
   switch (selection.selector) {
     case Selector::kKMeansMedoids:
-      if (selection.recent == 0) return absl::OkStatus();
+      if (RecentOf(selection, ~uint32_t{0}) == 0) return absl::OkStatus();
       return Invalid("k-means chooses among all tokens of a segment: none can stay as recent");
     case Selector::kMostRecent:
     case Selector::kRandom:
@@ -191,7 +193,7 @@ absl::Status CheckCodebook(const BackendConfig& config) {
       book.inverse_frequencies.size() != static_cast<size_t>(book.head_dim) / 2) {
     return Invalid("the query codebook's data are not of its size");
   }
-  return absl::OkStatus();
+  return CheckLaneShares(book.lane_shares, static_cast<size_t>(config.shape.lanes()));
 }
 
 }  // namespace
@@ -230,10 +232,12 @@ absl::Status CheckConfig(const BackendConfig& config) {
 }
 
 absl::Status CheckSequences(const PoolLayout& pool, absl::Span<const SequenceView> sequences) {
+  std::vector<uint32_t> counts;  // of blocks; one room for all
   for (const SequenceView& view : sequences) {
     for (const Thought thought : kThoughts) {
       KV_RETURN_IF_ERROR(CheckPages(pool, view, thought));
     }
+    if (!view.uneven.empty()) KV_RETURN_IF_ERROR(CheckUneven(pool, view, &counts));
     if (view.open_count > kGroupTokens) return Invalid("open_count ", view.open_count, " > 16");
     const bool none = view.open_group == kNoOpenGroup;
     if (none ? view.open_count != 0 : view.open_group >= pool.config().open_groups) {
@@ -307,12 +311,22 @@ bool AppendTakesQueries(const BackendConfig& config, absl::Span<const SequenceVi
                      [](const SequenceView& view) { return view.keeps_queries; });
 }
 
-absl::Status CheckWanted(absl::Span<const uint32_t> wanted, size_t rows, size_t results) {
+std::vector<bool> UnevenRows(absl::Span<const SequenceView> sequences,
+                             absl::Span<const StepRows> rows) {
+  std::vector<bool> uneven(rows.size());
+  std::transform(rows.begin(), rows.end(), uneven.begin(),
+                 [&](const StepRows& r) { return !sequences[r.sequence].uneven.empty(); });
+  return uneven;
+}
+
+absl::Status CheckWanted(absl::Span<const uint32_t> wanted, const std::vector<bool>& uneven,
+                         size_t results) {
   if (wanted.size() != results) {
     return Invalid("room for ", results, " results of ", wanted.size());
   }
   for (const uint32_t index : wanted) {
-    if (index >= rows) return Invalid("no rows ", index, " in a step of ", rows);
+    if (index >= uneven.size()) return Invalid("no rows ", index, " in a step of ", uneven.size());
+    if (uneven[index]) return Invalid("sparsity is not measured of uneven sequences");
   }
   return absl::OkStatus();
 }
@@ -333,6 +347,7 @@ absl::Status CheckAnneal(const PoolLayout& pool, absl::Span<const SequenceView> 
                          absl::Span<const AnnealOrder> orders) {
   KV_RETURN_IF_ERROR(CheckOrders(pool, sequences, orders));
   for (const AnnealOrder& order : orders) {
+    KV_RETURN_IF_ERROR(CheckLaneKeeps(pool, sequences[order.sequence], order));
     KV_RETURN_IF_ERROR(CheckSelection(pool.config(), sequences[order.sequence], order.selection));
     if (order.first_position > order.end_position) {
       return Invalid("a segment ends before it begins");

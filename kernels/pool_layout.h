@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/backend.h"
 
@@ -16,6 +17,7 @@ inline constexpr int kMaxHeadDim = 256;  // of any backend
 class PoolLayout {
  public:
   explicit PoolLayout(const BackendConfig& config) : config_(config) {
+    if (config.codebook != nullptr) lane_ranks_ = RankLanes(config.codebook->lane_shares);
     for (const Format k : kFormats) {
       for (const Format v : kFormats) {
         pages_[static_cast<size_t>(k)][static_cast<size_t>(v)] =
@@ -32,6 +34,8 @@ class PoolLayout {
   uint64_t smallest_page_bytes() const {
     return page({Format::kTernary, Format::kTernary}).page_bytes;
   }
+  // [lanes]: the ranks of lanes in uneven sequences; empty where the codebook has no shares.
+  const std::vector<uint32_t>& lane_ranks() const { return lane_ranks_; }
   // No more sequences than this have rows in a step.
   uint32_t sequences_max() const { return std::min(config_.rows_max, config_.open_groups); }
   // No more pages than this are in the pool at once.
@@ -40,6 +44,7 @@ class PoolLayout {
  private:
   BackendConfig config_;
   std::array<std::array<PageLayout, kFormatCount>, kFormatCount> pages_{};
+  std::vector<uint32_t> lane_ranks_;
 };
 
 }  // namespace palimpsest

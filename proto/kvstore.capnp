@@ -311,7 +311,7 @@ struct SequenceStatus {
   segments @5 :UInt32;
   sealedTokens @6 :UInt64;
   liveTokens @7 :UInt64;
-  # Of one lane, prompt apart, as planned.
+  # Of a lane, prompt apart, as planned.
   budgetTokens @8 :UInt32;
   lastReport @9 :UInt64;
   lastPlan @10 :UInt64;

@@ -51,7 +51,7 @@ struct PolicySpec {
   name @0 :Text;
   # One of the policies the store knows, e.g. "thinkv".
   budgetTokens @1 :UInt32;
-  # Live tokens of one lane (layer, KV head), prompt and open group apart.
+  # Live tokens of a lane (layer, KV head) on average, prompt and open group apart.
   windowTokens @2 :UInt32;
   # Tokens between refreshes; a multiple of 16. 0: what suits the budget (an eighth of it, from 16 to
   # 128), and so between a worker and a store too.
@@ -71,7 +71,7 @@ struct Segment {
   tokenCount @1 :UInt32;
   # Positions covered, live or not.
   liveCount @2 :UInt32;
-  # Live tokens, the same in every (layer, KV head). At most tokenCount.
+  # Live tokens of a (layer, KV head) on average, rounded up. At most tokenCount.
   label @3 :Thought;
   demotions @4 :UInt8;
   # How often the retention schedule lowered it.

@@ -45,6 +45,7 @@ double CpuSeconds() {
 HostBackend::HostBackend(const BackendConfig& config)
     : layout_(config), writer_(layout_, H100Geometry(layout_)), tables_(writer_.bytes_max()) {
   entries_.resize(layout_.pages_max());
+  if (writer_.layer_plans() != nullptr) plans_.resize(writer_.layer_plans()->bytes());
 }
 
 HostSeconds HostBackend::TakeSeconds() { return std::exchange(seconds_, {}); }
@@ -54,13 +55,18 @@ absl::Status HostBackend::BeginStep(absl::Span<const SequenceView> sequences,
   const Stopwatch watch(&seconds_.begin_step);
   KV_RETURN_IF_ERROR(CheckSequences(layout_, sequences));
   KV_RETURN_IF_ERROR(CheckRows(layout_, sequences, rows));
-  return writer_.Write(layout_, sequences, rows, tables_.data()).status();
+  uneven_rows_ = UnevenRows(sequences, rows);
+  KV_RETURN_IF_ERROR(writer_.Write(layout_, sequences, rows, tables_.data()).status());
+  const cuda::LayerRange due = writer_.due_layers();
+  layers_planned_ += due.count;
+  if (due.count > 0) writer_.layer_plans()->Plan(due, plans_.data());
+  return absl::OkStatus();
 }
 
 absl::Status HostBackend::MeasureSparsity(int, absl::Span<const uint32_t> wanted,
                                           const LayerActivations&, absl::Span<float> sparsity) {
   std::fill(sparsity.begin(), sparsity.end(), 0.0f);
-  return CheckWanted(wanted, writer_.sequences().size(), sparsity.size());
+  return CheckWanted(wanted, uneven_rows_, sparsity.size());
 }
 
 template <typename Order>

@@ -28,6 +28,8 @@ class HostBackend final : public Backend {
   explicit HostBackend(const BackendConfig& config);
 
   HostSeconds TakeSeconds();
+  // Layers that were planned on their own so far.
+  uint64_t layers_planned() const { return layers_planned_; }
 
   ActivationType activation_type() const override { return ActivationType::kBfloat16; }
   absl::Status BeginStep(absl::Span<const SequenceView> sequences,
@@ -52,7 +54,9 @@ class HostBackend final : public Backend {
 
   const PoolLayout layout_;
   cuda::StepWriter writer_;
-  std::vector<uint8_t> tables_;
+  std::vector<uint8_t> tables_, plans_;
+  uint64_t layers_planned_ = 0;
+  std::vector<bool> uneven_rows_;  // of this step
   std::vector<cuda::PageEntry> entries_;
   HostSeconds seconds_;
 };

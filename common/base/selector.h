@@ -3,7 +3,9 @@
 // lives here because neither of them may include the other.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 
 namespace palimpsest {
 
@@ -26,8 +28,18 @@ struct Selection {
   // What goes is summed into the lane's residue, which attention reads as one token of the weight
   // of all that went: so the weights of what stays do not grow.
   bool residue = false;
+  // Half of what a lane keeps beyond this goes to the newest, too.
+  uint32_t recent_beyond = std::numeric_limits<uint32_t>::max();
+  // Lanes keep different numbers of tokens, by their shares, where the backend knows such.
+  bool by_share = false;
   bool operator==(const Selection&) const = default;
 };
+
+// How many of the newest tokens stay whatever their score, in a lane that keeps `keep`.
+constexpr uint32_t RecentOf(const Selection& selection, uint32_t keep) {
+  const uint32_t beyond = keep - std::min(keep, selection.recent_beyond);
+  return std::min(keep, std::max(selection.recent, beyond / 2));
+}
 
 // What a slot carries besides K and V, for selectors that judge tokens as they go. One float.
 enum class SlotScore : uint8_t {

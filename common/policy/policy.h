@@ -30,7 +30,7 @@ inline constexpr uint32_t kSparsityLayerMax = 1023;  // a layer's index
 // Everything a request may choose about its policy. Checked by NewPolicy.
 struct PolicySpec {
   std::string name = "thinkv";
-  uint32_t budget_tokens = 1024;  // k: live tokens of a lane, prompt and open group apart
+  uint32_t budget_tokens = 1024;  // k: mean live tokens of a lane, prompt and open group apart
   uint32_t window_tokens = 128;   // tau: a refresh every so many tokens; 0: see WindowTokensOf
   std::vector<uint32_t> retention = {64, 32, 16, 8, 4};  // ThinKV's schedule, strictly falling
   ClassFormats formats = ClassFormats::R4E4T2();

@@ -16,7 +16,8 @@
 namespace palimpsest {
 
 // A run of tokens with one label, written in one page class. At most a window (tau) long, but for
-// the prompt. `live_count` is the same in every (layer, KV head): the equal-count rule.
+// the prompt. `live_count` is the same in every lane (layer and KV head), or where lanes share a
+// budget unevenly their mean, rounded up.
 struct Segment {
   uint32_t first_position = 0;  // identifies the segment within its sequence
   uint32_t token_count = 0;     // positions covered, live or not
@@ -33,7 +34,7 @@ struct SequenceState {
   std::vector<Segment> segments;
 
   uint32_t sealed_tokens() const { return segments.empty() ? 0 : segments.back().end_position(); }
-  // Live sealed tokens of one lane; the prompt (pinned) apart, since it is not in the budget.
+  // Live sealed tokens of a lane; the prompt (pinned) apart, since it is not in the budget.
   uint32_t live_tokens() const;
   uint32_t pinned_tokens() const;
   bool operator==(const SequenceState&) const = default;

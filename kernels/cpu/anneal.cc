@@ -21,6 +21,11 @@ struct Segment {
   ClassLane lane(int layer, int kv_head) const {
     return {memory, view, order.thought, layer, kv_head};
   }
+  // How many tokens a lane keeps.
+  uint32_t keep(int layer, int kv_head) const {
+    if (order.lane_keeps.empty()) return order.keep;
+    return order.lane_keeps[static_cast<size_t>(layer) * memory.shape().kv_heads + kv_head];
+  }
 };
 
 // Adds what is evicted to the sums that attention reads in its place.
@@ -39,6 +44,7 @@ void AddToResidue(const ClassLane& lane, const LaneTokens& evicted) {
 // Clears the live bits of all but tokens[kept...]. `kept` is ascending.
 void Keep(const ClassLane& lane, const LaneTokens& tokens, absl::Span<const uint32_t> kept,
           bool residue) {
+  const LaneBlocks blocks = lane.blocks();
   size_t next = 0;
   LaneTokens evicted;
   for (uint32_t i = 0; i < tokens.size(); ++i) {
@@ -46,7 +52,7 @@ void Keep(const ClassLane& lane, const LaneTokens& tokens, absl::Span<const uint
       ++next;
       continue;
     }
-    uint16_t* const live = lane.page(tokens[i].page).live;
+    uint16_t* const live = blocks[tokens[i].block].live;
     *live = static_cast<uint16_t>(*live & ~(1u << tokens[i].slot));
     evicted.push_back(tokens[i]);
   }
@@ -89,9 +95,21 @@ void KeepMedoids(const Segment& segment, int layer, int first, int last,
   }
 }
 
+// One KV head's tokens, by score.
+void KeepBest(const Segment& segment, int layer, int kv_head, const LaneTokens& tokens) {
+  const Selection& selection = segment.order.selection;
+  const uint32_t keep = segment.keep(layer, kv_head);
+  if (tokens.size() <= keep) return;
+  const uint32_t recent = RecentOf(selection, keep);
+  const ClassLane lane = segment.lane(layer, kv_head);
+  const std::vector<float> scores = keep > recent
+                                        ? ScoreTokens(lane, tokens, selection.selector, recent)
+                                        : std::vector<float>(tokens.size());
+  Keep(lane, tokens, BestTokens(scores, keep, recent), selection.residue);
+}
+
 void AnnealLayer(const Segment& segment, int layer) {
   const int head_count = segment.memory.shape().kv_heads;
-  const uint32_t keep = segment.order.keep;
   std::vector<LaneTokens> heads;
   heads.reserve(static_cast<size_t>(head_count));
   for (int h = 0; h < head_count; ++h) {
@@ -99,26 +117,18 @@ void AnnealLayer(const Segment& segment, int layer) {
                                segment.order.end_position));
   }
 
+  const uint32_t keep = segment.order.keep;
+  const bool medoids = segment.order.selection.selector == Selector::kKMeansMedoids && keep > 0;
+  if (!medoids) {
+    for (int h = 0; h < head_count; ++h) KeepBest(segment, layer, h, heads[h]);
+    return;
+  }
   const bool same = std::all_of(heads.begin(), heads.end(), [&](const LaneTokens& tokens) {
     return SamePositions(tokens, heads[0]);
   });
-  const Selector selector = segment.order.selection.selector;
-  const uint32_t recent = std::min(segment.order.selection.recent, keep);
-  const bool medoids = selector == Selector::kKMeansMedoids && keep > 0;
-  if (medoids && same && heads[0].size() > keep) {
-    return KeepMedoids(segment, layer, 0, head_count, heads);
-  }
+  if (same && heads[0].size() > keep) return KeepMedoids(segment, layer, 0, head_count, heads);
   for (int h = 0; h < head_count; ++h) {
-    if (heads[h].size() <= keep) continue;
-    if (medoids) {
-      KeepMedoids(segment, layer, h, h + 1, heads);
-    } else {
-      const ClassLane lane = segment.lane(layer, h);
-      const std::vector<float> scores = keep > recent
-                                            ? ScoreTokens(lane, heads[h], selector, recent)
-                                            : std::vector<float>(heads[h].size());
-      Keep(lane, heads[h], BestTokens(scores, keep, recent), segment.order.selection.residue);
-    }
+    if (heads[h].size() > keep) KeepMedoids(segment, layer, h, h + 1, heads);
   }
 }
 

@@ -65,33 +65,46 @@ KV_CPU_CLONES void Distances(const float* from, const float* values, size_t head
 
 }  // namespace
 
+std::vector<float> LargestRemovalErrors(const TypicalQueries& queries, absl::Span<const float> keys,
+                                        absl::Span<const float> values) {
+  const QueryCodebook& book = queries.book;
+  const auto dim = static_cast<size_t>(book.head_dim);
+  const size_t tokens = keys.size() / dim;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  const Turn turn(book, queries.position);
+  const size_t first_query =
+      (static_cast<size_t>(queries.layer) * book.query_heads + queries.first_head) * book.queries;
+  std::vector<float> q(dim), output(dim);
+  std::vector<float> p(tokens), distances(tokens), largest(tokens, 0.0f);
+  for (size_t i = 0; i < size_t{book.queries} * queries.heads; ++i) {
+    TurnQuery(turn, queries.hadamard, &book.data[(first_query + i) * dim], absl::MakeSpan(q));
+    KeyLogits(q.data(), keys.data(), book.head_dim, scale, absl::MakeSpan(p));
+    Softmax(absl::MakeSpan(p));
+    WeightedSum(p, values.data(), absl::MakeSpan(output));
+    Distances(output.data(), values.data(), dim, absl::MakeSpan(distances));
+    for (size_t t = 0; t < tokens; ++t) {
+      const float error = p[t] / std::max(1.0f - p[t], kOthersShareMin) * distances[t];
+      largest[t] = std::max(largest[t], error);
+    }
+  }
+  return largest;
+}
+
 std::vector<float> AnticipatedScores(const ClassLane& lane, const LaneTokens& tokens) {
   const BackendConfig& config = lane.memory.config();
-  const QueryCodebook& book = *config.codebook;
   const auto dim = static_cast<size_t>(lane.head_dim());
   const LaneTokens all = LiveTokens(lane, 0, std::numeric_limits<uint32_t>::max());
   std::vector<float> keys(all.size() * dim), values(keys.size());
   GatherKeys(lane, all, keys.data(), dim);
   GatherValues(lane, all, values.data(), dim);
-
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  const Turn turn(book, lane.view.open_position + lane.view.open_count);
-  const size_t first_query =
-      (static_cast<size_t>(lane.layer) * config.query_heads + lane.first_query_head()) *
-      book.queries;
-  std::vector<float> q(dim), output(dim);
-  std::vector<float> p(all.size()), distances(all.size()), largest(all.size(), 0.0f);
-  for (size_t i = 0; i < size_t{book.queries} * lane.group_heads(); ++i) {
-    TurnQuery(turn, config.rotate_keys, &book.data[(first_query + i) * dim], absl::MakeSpan(q));
-    KeyLogits(q.data(), keys.data(), lane.head_dim(), scale, absl::MakeSpan(p));
-    Softmax(absl::MakeSpan(p));
-    WeightedSum(p, values.data(), absl::MakeSpan(output));
-    Distances(output.data(), values.data(), dim, absl::MakeSpan(distances));
-    for (size_t t = 0; t < all.size(); ++t) {
-      const float error = p[t] / std::max(1.0f - p[t], kOthersShareMin) * distances[t];
-      largest[t] = std::max(largest[t], error);
-    }
-  }
+  const std::vector<float> largest =
+      LargestRemovalErrors({.book = *config.codebook,
+                            .layer = lane.layer,
+                            .first_head = lane.first_query_head(),
+                            .heads = lane.group_heads(),
+                            .position = lane.view.open_position + lane.view.open_count,
+                            .hadamard = config.rotate_keys},
+                           keys, values);
   // The segment's tokens lie side by side among all.
   const auto first =
       std::find_if(all.begin(), all.end(),

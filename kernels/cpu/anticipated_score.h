@@ -4,9 +4,26 @@
 
 #include <vector>
 
+#include "absl/types/span.h"
 #include "kernels/cpu/lane_tokens.h"
+#include "kernels/query_codebook.h"
 
 namespace palimpsest {
+
+// Queries of a codebook that stand at one position: all those of some query heads of a layer.
+struct TypicalQueries {
+  const QueryCodebook& book;
+  int layer = 0;
+  int first_head = 0;
+  int heads = 1;
+  uint32_t position = 0;
+  bool hadamard = false;  // rotated as keys are, with BackendConfig::rotate_keys
+};
+
+// Of each token of a lane, how much the output of any of these queries would move without it: what
+// AnticipatedScores says below. Keys and values: [tokens, head_dim].
+std::vector<float> LargestRemovalErrors(const TypicalQueries& queries, absl::Span<const float> keys,
+                                        absl::Span<const float> values);
 
 // All queries of the codebook for the lane's query heads are turned to the position of the token
 // that comes next (then rotated as the keys are, where these are) and rounded to bf16, as the

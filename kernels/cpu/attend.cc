@@ -13,15 +13,15 @@
 namespace palimpsest {
 namespace {
 
-constexpr size_t kPagesPerPart = 64;  // 1024 tokens: long enough to hide a merge, short enough
-                                      // to spread one long sequence over the cores
+constexpr size_t kBlocksPerPart = 64;  // 1024 tokens: long enough to hide a merge, short enough
+                                       // to spread one long sequence over the cores
 
-// One task: some pages of one KV head of one sequence, for all its queries.
+// One task: some blocks of one KV head of one sequence, for all its queries.
 struct Part {
   uint32_t rows_index = 0;
   int kv_head = 0;
-  size_t first_page = 0;
-  size_t last_page = 0;
+  size_t first_block = 0;
+  size_t last_block = 0;
   bool with_open_group = false;  // the last part of a head
   size_t states = 0;             // where its states begin, in floats from the scratch's start
 };
@@ -52,17 +52,25 @@ struct Step {
   }
 };
 
+// Of one KV head, in all classes.
+size_t BlockCount(const Step& step, const SequenceView& view, int kv_head) {
+  size_t blocks = 0;
+  for (const Thought thought : kThoughts) {
+    blocks += LaneBlocks(step.memory, view, thought, step.layer, kv_head).size();
+  }
+  return blocks;
+}
+
 std::vector<Part> PlanParts(const Step& step, size_t* floats) {
   std::vector<Part> parts;
   const StateSlots slots{step.head_dim()};
   for (uint32_t i = 0; i < step.rows.size(); ++i) {
     const SequenceView& view = step.sequences[step.rows[i].sequence];
-    size_t pages = 0;
-    for (const auto& of_class : view.pages) pages += of_class.size();
     for (int head = 0; head < step.memory.shape().kv_heads; ++head) {
-      for (size_t first = 0; first == 0 || first < pages; first += kPagesPerPart) {
-        const size_t last = std::min(pages, first + kPagesPerPart);
-        parts.push_back({i, head, first, last, last == pages, *floats});
+      const size_t blocks = BlockCount(step, view, head);
+      for (size_t first = 0; first == 0 || first < blocks; first += kBlocksPerPart) {
+        const size_t last = std::min(blocks, first + kBlocksPerPart);
+        parts.push_back({i, head, first, last, last == blocks, *floats});
         *floats += step.queries(step.rows[i]) * slots.stride();
       }
     }
@@ -120,8 +128,8 @@ void RunPart(const Step& step, const Part& part, float* scratch) {
     states[i] = AttentionState::Init(scratch + part.states + i * stride, dim);
   }
   const auto* q = static_cast<const float*>(step.io.q);
-  ForEachLane(step.memory, step.sequences[r.sequence], step.layer, part.kv_head, part.first_page,
-              part.last_page, [&](const LaneRef& lane, uint16_t live) {
+  ForEachLane(step.memory, step.sequences[r.sequence], step.layer, part.kv_head, part.first_block,
+              part.last_block, [&](const LaneRef& lane, uint16_t live) {
                 const PageFormat format = lane.layout->format;
                 const int tokens = DequantiseSlots(format.k, lane.k_data(), lane.k_scales(), live,
                                                    dim, keys.values);

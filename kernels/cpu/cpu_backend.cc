@@ -62,7 +62,7 @@ class CpuBackend final : public Backend {
   absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
                                const LayerActivations& io, absl::Span<float> sparsity) override {
     KV_RETURN_IF_ERROR(CheckInStep(layer));
-    KV_RETURN_IF_ERROR(CheckWanted(wanted, rows_.size(), sparsity.size()));
+    KV_RETURN_IF_ERROR(CheckWanted(wanted, UnevenRows(sequences_, rows_), sparsity.size()));
     std::vector<StepRows> rows;
     rows.reserve(wanted.size());
     for (const uint32_t index : wanted) rows.push_back(rows_[index]);

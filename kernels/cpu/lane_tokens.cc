@@ -10,14 +10,14 @@ namespace palimpsest {
 
 LaneTokens LiveTokens(const ClassLane& lane, uint32_t first_position, uint32_t end_position) {
   LaneTokens tokens;
-  const auto pages = static_cast<uint32_t>(lane.view.pages[Index(lane.thought)].size());
-  for (uint32_t page = 0; page < pages; ++page) {
-    const LaneRef of_page = lane.page(page);
-    for (uint32_t live = *of_page.live; live != 0; live &= live - 1) {
+  const LaneBlocks blocks = lane.blocks();
+  for (uint32_t i = 0; i < blocks.size(); ++i) {
+    const LaneRef block = blocks[i];
+    for (uint32_t live = *block.live; live != 0; live &= live - 1) {
       const int slot = std::countr_zero(live);
-      const uint32_t position = of_page.positions[slot];
+      const uint32_t position = block.positions[slot];
       if (position >= first_position && position < end_position) {
-        tokens.push_back({position, page, slot});
+        tokens.push_back({position, i, slot});
       }
     }
   }
@@ -27,18 +27,20 @@ LaneTokens LiveTokens(const ClassLane& lane, uint32_t first_position, uint32_t e
 }
 
 void GatherKeys(const ClassLane& lane, const LaneTokens& tokens, float* out, size_t stride) {
+  const LaneBlocks blocks = lane.blocks();
   for (const LiveToken& token : tokens) {
-    const LaneRef of_page = lane.page(token.page);
-    DequantiseSlots(of_page.layout->format.k, of_page.k_data(), of_page.k_scales(),
+    const LaneRef block = blocks[token.block];
+    DequantiseSlots(block.layout->format.k, block.k_data(), block.k_scales(),
                     static_cast<uint16_t>(1u << token.slot), lane.head_dim(), out);
     out += stride;
   }
 }
 
 void GatherValues(const ClassLane& lane, const LaneTokens& tokens, float* out, size_t stride) {
+  const LaneBlocks blocks = lane.blocks();
   for (const LiveToken& token : tokens) {
-    const LaneRef of_page = lane.page(token.page);
-    DequantiseSlots(of_page.layout->format.v, of_page.v_data(), of_page.v_scales(),
+    const LaneRef block = blocks[token.block];
+    DequantiseSlots(block.layout->format.v, block.v_data(), block.v_scales(),
                     static_cast<uint16_t>(1u << token.slot), lane.head_dim(), out);
     out += stride;
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/lane_blocks.h"
 #include "kernels/cpu/pool_memory.h"
 
 namespace palimpsest {
@@ -21,14 +22,12 @@ struct ClassLane {
   // Query heads of the KV head's group, and the first of them.
   int group_heads() const { return memory.config().query_heads / memory.shape().kv_heads; }
   int first_query_head() const { return kv_head * group_heads(); }
-  LaneRef page(uint32_t index) const {
-    return memory.lane(view.formats.of(thought), view.pages[Index(thought)][index], layer, kv_head);
-  }
+  LaneBlocks blocks() const { return {memory, view, thought, layer, kv_head}; }
 };
 
 struct LiveToken {
   uint32_t position = 0;
-  uint32_t page = 0;  // index into the class's block table
+  uint32_t block = 0;  // of the lane's, in the class's pages
   int slot = 0;
 };
 using LaneTokens = std::vector<LiveToken>;  // ascending positions

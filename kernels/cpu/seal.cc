@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/codec.h"
 #include "kernels/cpu/hadamard.h"
+#include "kernels/cpu/lane_blocks.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/tile.h"
 
@@ -24,9 +25,9 @@ Lane LaneAt(const CacheShape& shape, int64_t index) {
 
 uint32_t DeadSlots(const PoolMemory& memory, const SequenceView& view, Thought thought, Lane at) {
   uint32_t dead = 0;
-  for (const PageOffset page : view.pages[Index(thought)]) {
-    const LaneRef lane = memory.lane(view.formats.of(thought), page, at.layer, at.kv_head);
-    dead += kSlotsPerPage - static_cast<uint32_t>(std::popcount(*lane.live));
+  const LaneBlocks blocks(memory, view, thought, at.layer, at.kv_head);
+  for (uint32_t i = 0; i < blocks.size(); ++i) {
+    dead += kSlotsPerPage - static_cast<uint32_t>(std::popcount(*blocks[i].live));
   }
   return dead;
 }
@@ -66,9 +67,10 @@ void SealLane(const PoolMemory& memory, const SequenceView& view, Thought though
   const uint16_t* v = memory.open_values(view.open_group, at.layer, at.kv_head);
   const float* received = memory.open_scores(view.open_group, at.layer, at.kv_head);
   const size_t dim = static_cast<size_t>(memory.shape().head_dim);
+  const LaneBlocks blocks(memory, view, thought, at.layer, at.kv_head);
   uint32_t token = 0;
-  for (const PageOffset page : view.pages[Index(thought)]) {
-    const LaneRef lane = memory.lane(view.formats.of(thought), page, at.layer, at.kv_head);
+  for (uint32_t i = 0; i < blocks.size(); ++i) {
+    const LaneRef lane = blocks[i];
     uint32_t dead = static_cast<uint16_t>(~*lane.live);
     for (; dead != 0 && token < view.open_count; dead &= dead - 1, ++token) {
       const int slot = std::countr_zero(dead);

@@ -11,7 +11,7 @@
 namespace palimpsest {
 
 // Writes the sparsity of the last row of rows[i] to sparsity[i]. Internal when two KV heads of a
-// sequence have different numbers of live tokens (the equal-count rule is broken).
+// sequence have different numbers of live tokens: checks leave even sequences only.
 // REQUIRES: arguments checked (checks.h); sparsity.size() == rows.size().
 absl::Status MeasureSparsity(const PoolMemory& memory, int layer,
                              absl::Span<const SequenceView> sequences,

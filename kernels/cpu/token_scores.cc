@@ -26,7 +26,9 @@ std::vector<float> ScoreTokens(const ClassLane& lane, const LaneTokens& tokens, 
                                               static_cast<uint32_t>(lane.kv_head), token.position));
       });
     case Selector::kAttentionReceived:
-      return each([&](const LiveToken& token) { return lane.page(token.page).scores[token.slot]; });
+      return each([blocks = lane.blocks()](const LiveToken& token) {
+        return blocks[token.block].scores[token.slot];
+      });
     case Selector::kJointScore:
       return JointScores(lane, tokens, recent);
     case Selector::kAnticipated:

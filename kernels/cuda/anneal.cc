@@ -7,13 +7,14 @@
 #include <array>
 
 #include "kernels/cuda/anneal_kinds.h"
+#include "kernels/uneven_lanes.h"
 
 namespace palimpsest::cuda {
 namespace {
 
 using anneal::kTasksMax;
 
-constexpr uint32_t kScoredSlotsMax = 32768;
+constexpr uint32_t kScoredSlotsMax = kLaneBlocksMax * kSlotsPerPage;
 constexpr uint64_t kScoreScratchBytesMax = uint64_t{256} << 20;
 constexpr uint64_t kUsualTokens = 1280;  // a budget and what comes in before the next anneal
 constexpr uint64_t kRowsOfToken = 3;     // of head_dim bf16: keys, values, and the queries'
@@ -131,7 +132,7 @@ AnnealDemand DemandOf(const AnnealParams& params, const AnnealTask& task) {
               KMeansTokensMax(params.pool, params.scratch_bytes)};
     case Kind::kJoint:
     case Kind::kAnticipated:
-      return {"slots to score", task.page_count * kSlotsPerPage,
+      return {"slots to score", task.block_count * kSlotsPerPage,
               ScoredSlotsMax(params, task.selector)};
     case Kind::kSelect:
       break;
@@ -159,7 +160,9 @@ cudaError_t LaunchScores(const AnnealParams& params, const AnnealTask& task, flo
   if (demand.count > demand.max) return cudaErrorInvalidValue;
   const auto launch =
       task.selector == Selector::kJointScore ? anneal::LaunchJoint : anneal::LaunchAnticipated;
-  return launch(params, &task, 1, scores, stream);
+  AnnealParams in_order = params;
+  in_order.uneven.lanes = nullptr;
+  return launch(in_order, &task, 1, scores, stream);
 }
 
 }  // namespace palimpsest::cuda

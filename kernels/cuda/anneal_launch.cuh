@@ -2,7 +2,7 @@
 // What the kernels of anneal_kmeans.cu share: the tasks of a launch and where its scratch lies.
 //
 // A problem is one layer of one task. Its tokens are clustered over all KV heads side by side where
-// these hold the same positions, else head by head.
+// these hold the same positions, else head by head. Not for uneven sequences.
 #pragma once
 
 #include <cstdint>
@@ -76,11 +76,12 @@ struct Problem {
   // the segment in these heads.
   template <int kHeads, typename F>
   __device__ void ForEachToken(const uint32_t (&kv_heads)[kHeads], F&& f) const {
-    uint32_t lanes[kHeads];
+    EvenBlocks lanes[kHeads];
 #pragma unroll
-    for (int i = 0; i < kHeads; ++i) lanes[i] = lane(kv_heads[i]);
-    ForEachLiveSlot(launch.pool, launch.layouts, launch.page_entries + task.first_page,
-                    task.page_count, lanes,
+    for (int i = 0; i < kHeads; ++i) {
+      lanes[i] = {launch.page_entries + task.first_page, lane(kv_heads[i])};
+    }
+    ForEachLiveSlot(launch.pool, launch.layouts, task.block_count, lanes,
                     [&](uint32_t slot_index, int which, const PageLane& of, uint32_t position) {
                       if (position >= task.first_position && position < task.end_position) {
                         f(slot_index, which, of, position);

@@ -10,8 +10,9 @@ namespace {
 
 constexpr uint32_t kCachedSlotsMax = 8192;  // 64 KiB of keys: three CTAs a multiprocessor
 
+// CTAs on a multiprocessor: as many as registers leave room for without uneven sequences.
 template <bool kCached>
-__global__ void __launch_bounds__(kSelectThreads)
+__global__ void __launch_bounds__(kSelectThreads, kCached ? 4 : 3)
     SelectKernel(const __grid_constant__ SelectLaunch launch) {
   extern __shared__ uint64_t keys[];
   __shared__ SelectMemory memory;
@@ -46,7 +47,7 @@ cudaError_t LaunchSelectKernel(const SelectLaunch& launch, cudaStream_t stream) 
 
 cudaError_t UseScores(const SelectLaunch& launch, float* scores, cudaStream_t stream) {
   if (scores == nullptr) return LaunchSelectKernel(launch, stream);
-  const size_t width = launch.lanes.tasks[0].page_count * kSlotsPerPage * sizeof(float);
+  const size_t width = launch.lanes.tasks[0].block_count * kSlotsPerPage * sizeof(float);
   return cudaMemcpy2DAsync(scores + launch.lanes.first_lane * (width / sizeof(float)), width,
                            launch.scores, launch.slots_max * sizeof(float), width,
                            launch.lanes.lane_count, cudaMemcpyDeviceToDevice, stream);
@@ -65,6 +66,7 @@ cudaError_t LaunchKeepByScore(const AnnealParams& params, const AnnealTask& task
                               const float* scores, cudaStream_t stream) {
   anneal::SelectLaunch launch = anneal::SelectionOf(params, &task, 1);
   launch.scores = scores;
+  launch.lanes.by_rank = nullptr;  // scores lie in the order of lanes
   // A task that says kMostRecent means its scores all the same.
   launch.lanes.tasks[0].selector = Selector::kAnticipated;
   return anneal::LaunchSelectKernel(launch, stream);

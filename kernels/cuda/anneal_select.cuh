@@ -63,10 +63,11 @@ struct Scores {
 // The keys of a lane's tokens, in shared memory: one of `slots` slots each.
 class CachedKeys {
  public:
-  __device__ CachedKeys(const Scores& scores, uint64_t* keys) : lane_(scores.lane), keys_(keys) {
-    for (uint32_t i = threadIdx.x; i < lane_.slots(); i += kSelectThreads) keys_[i] = kNoKey;
+  __device__ CachedKeys(const Scores& scores, uint64_t* keys)
+      : slots_(scores.lane.slots()), keys_(keys) {
+    for (uint32_t i = threadIdx.x; i < slots_; i += kSelectThreads) keys_[i] = kNoKey;
     __syncthreads();
-    lane_.ForEachToken([&](uint32_t i, const PageLane& at, uint32_t position) {
+    scores.lane.ForEachToken([&](uint32_t i, const PageLane& at, uint32_t position) {
       keys_[i] = KeyOf(scores(i, at, position), position);
     });
     __syncthreads();
@@ -74,13 +75,13 @@ class CachedKeys {
   // f(index of the slot, key) for each.
   template <typename F>
   __device__ void ForEach(F&& f) const {
-    for (uint32_t i = threadIdx.x; i < lane_.slots(); i += kSelectThreads) {
+    for (uint32_t i = threadIdx.x; i < slots_; i += kSelectThreads) {
       if (keys_[i] != kNoKey) f(i, keys_[i]);
     }
   }
 
  private:
-  const ScoredLane& lane_;
+  const uint32_t slots_;
   uint64_t* const keys_;
 };
 
@@ -143,12 +144,13 @@ __device__ void KeepBest(const ScoredLane& lane, const Keys& keys, SelectMemory*
   __syncthreads();
   atomicAdd(&memory->counts[0], own);
   __syncthreads();
-  const uint32_t keep = lane.task.keep;
+  const LaneKeep kept = lane.keep();
+  const uint32_t keep = kept.keep;
   const uint32_t tokens = memory->counts[0];
   if (tokens <= keep) return;
 
   const uint32_t recent =
-      lane.task.selector == Selector::kMostRecent ? keep : min(lane.task.recent, keep);
+      lane.task.selector == Selector::kMostRecent ? keep : min(kept.recent, keep);
   uint32_t newest = ~uint32_t{0};  // tokens from there on stay
   if (recent > 0) {
     newest = ~static_cast<uint32_t>(FindLowest<32>(
@@ -176,7 +178,7 @@ __device__ void KeepBest(const ScoredLane& lane, const Keys& keys, SelectMemory*
       LeaveResidue<128>(lane, count, for_each_evicted, &memory->residue);
     }
   }
-  for_each_evicted([&](uint32_t i) { lane.page(i / kSlotsPerPage).ClearLive(i % kSlotsPerPage); });
+  for_each_evicted([&](uint32_t i) { lane.block(i / kSlotsPerPage).ClearLive(i % kSlotsPerPage); });
 }
 
 }  // namespace palimpsest::cuda::anneal

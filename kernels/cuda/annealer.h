@@ -14,6 +14,7 @@
 #include "kernels/cuda/codebook.h"
 #include "kernels/cuda/device_context.h"
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/lane_tables.h"
 #include "kernels/cuda/order_staging.h"
 
 namespace palimpsest::cuda {
@@ -32,15 +33,21 @@ class Annealer {
                       absl::Span<const AnnealOrder> orders, OrderStaging* staging);
 
  private:
+  // Copies the lane of each rank to the device, where lanes have shares.
+  absl::Status MakeLanesByRank(const DeviceContext& device);
+  absl::StatusOr<AnnealTask> TaskOf(absl::Span<const SequenceView> sequences,
+                                    const AnnealOrder& order, LaneTables* lanes) const;
   // Fills tasks_ and copies the pages they name, to what is returned.
   absl::StatusOr<const PageEntry*> Stage(absl::Span<const SequenceView> sequences,
                                          absl::Span<const AnnealOrder> orders, cudaStream_t stream,
                                          OrderStaging* staging);
 
-  AnnealParams Params(const DeviceContext& device, const PageEntry* pages) const;
+  AnnealParams Params(const DeviceContext& device, const PageEntry* pages,
+                      const LaneTables& lanes) const;
 
   uint64_t scratch_bytes_ = 0;
   DeviceBytes scratch_;
+  DeviceBytes lanes_by_rank_;
   Codebook codebook_;
   DeviceBytes query_bytes_;
   QueryWindows queries_;

@@ -16,7 +16,7 @@ struct AnticipatedLaunch {
   // Scratch, an element or row for each lane. Live tokens of the class are numbered in the order of
   // their slots; token i is row i of the lane's books, which have zeros up to a multiple of 64.
   uint32_t rows = 0;                // a multiple of 64: bounds the tokens
-  uint32_t* counts = nullptr;       // tokens
+  uint32_t* counts = nullptr;       // tokens; 0 also where none has to go, of uneven sequences
   uint32_t* slots = nullptr;        // [rows] the token's slot in the class
   uint8_t* keys = nullptr;          // books of `rows`, turned back to position 0
   uint8_t* values = nullptr;        // books of `rows`

@@ -19,7 +19,22 @@ inline constexpr uint32_t kFindLiveThreads = 256;
 inline constexpr uint32_t kGatherThreads = 256;
 inline constexpr uint32_t kGatherRows = 2 * kTileRows;  // of a CTA
 
-// A CTA a lane, a thread a page.
+// Are there no more tokens of the segment than the lane keeps? A lane of a large share may have too
+// few yet when one of a small share has long had too many; nothing is to be done for it. For a
+// whole CTA.
+__device__ inline bool IsSpared(const ScoredLane& lane, uint32_t* of_warp) {
+  uint32_t own = 0;
+  lane.ForEachToken([&](uint32_t, const PageLane&, uint32_t) { ++own; });
+  own = __reduce_add_sync(~0u, own);
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = own;
+  __syncthreads();
+  uint32_t tokens = 0;
+  for (uint32_t w = 0; w < kFindLiveThreads / 32; ++w) tokens += of_warp[w];
+  __syncthreads();
+  return tokens <= lane.keep().keep;
+}
+
+// A CTA a lane, a thread a block.
 __global__ void __launch_bounds__(kFindLiveThreads)
     FindLiveKernel(const __grid_constant__ AnticipatedLaunch launch) {
   __shared__ uint32_t of_warp[kFindLiveThreads / 32];
@@ -27,10 +42,15 @@ __global__ void __launch_bounds__(kFindLiveThreads)
   WaitForPredecessor();
   const ScoredLane lane(launch.lanes, blockIdx.x);
   uint32_t* slots = launch.slots + size_t{blockIdx.x} * launch.rows;
+  if (lane.uneven() && IsSpared(lane, of_warp)) {
+    if (threadIdx.x == 0) launch.counts[blockIdx.x] = 0;
+    return;
+  }
   uint32_t before = 0;
-  for (uint32_t first = 0; first < lane.task.page_count; first += kFindLiveThreads) {
-    const uint32_t page = first + threadIdx.x;
-    const uint32_t live = page < lane.task.page_count ? lane.page(page).live() : 0;
+  const uint32_t blocks = lane.block_count();
+  for (uint32_t first = 0; first < blocks; first += kFindLiveThreads) {
+    const uint32_t block = first + threadIdx.x;
+    const uint32_t live = block < blocks ? lane.block(block).live() : 0;
     const auto own = static_cast<uint32_t>(__popc(live));
     uint32_t sum = own;  // of this thread and those before it in the warp
     for (uint32_t d = 1; d < 32; d *= 2) {
@@ -46,15 +66,16 @@ __global__ void __launch_bounds__(kFindLiveThreads)
       before += of_warp[w];
     }
     for (uint32_t left = live; left != 0; left &= left - 1) {
-      slots[to++] = page * kSlotsPerPage + __ffs(left) - 1;
+      slots[to++] = block * kSlotsPerPage + __ffs(left) - 1;
     }
   }
   if (threadIdx.x == 0) launch.counts[blockIdx.x] = before;
 }
 
-// Grid: (groups of 128 rows, lanes).
+// Grid: (groups of 128 rows, lanes). Finding blocks of uneven sequences must not cost a CTA that
+// could be on the multiprocessor: hence four.
 template <int kDim>
-__global__ void __launch_bounds__(kGatherThreads)
+__global__ void __launch_bounds__(kGatherThreads, 4)
     GatherTokensKernel(const __grid_constant__ AnticipatedLaunch launch) {
   __shared__ float2 turns[kDim / 2];
   AllowSuccessor();
@@ -87,7 +108,7 @@ __global__ void __launch_bounds__(kGatherThreads)
     float k[16] = {}, v[16] = {};
     if (row < count) {
       const uint32_t slot = launch.slots[base + row];
-      const PageLane page = lane.page(slot / kSlotsPerPage);
+      const PageLane page = lane.block(slot / kSlotsPerPage);
       LoadRow<kDim>(format.k, page.k_data(), page.k_scales(), slot % kSlotsPerPage, channel, k);
       LoadRow<kDim>(format.v, page.v_data(), page.v_scales(), slot % kSlotsPerPage, channel, v);
     }

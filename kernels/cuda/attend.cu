@@ -4,8 +4,8 @@
 // an online softmax on tensor cores (attend_tile.cuh).
 //
 // Bytes: every lane of every page once (data and scales), 2 bytes of mask (a 32-byte sector), 8 of
-// table; dead slots are read along with their page, not sorted out. Positions are not read: K
-// carries its rotation.
+// table, and 4 more where the sequence is uneven; dead slots are read along with their page, not
+// sorted out. Positions are not read: K carries its rotation.
 //
 // Warps of a team leave their states in their own rings, for the team's first to merge; pieces of a
 // pair leave theirs in device memory, for the last to arrive. The order of merging is that of the
@@ -27,6 +27,7 @@ constexpr uint32_t kRingBytes = 18 << 10;  // two bf16 lanes at head_dim 128, ei
 struct alignas(128) SharedMemory {
   uint8_t rings[kWarps][kRingBytes];
   uint64_t barriers[kWarps][kStagesMax];
+  StreamedBlocks blocks[kWarps];
 };
 
 // The running maximum may lag behind by this much (in log2) before everything is rescaled for it:
@@ -117,12 +118,15 @@ class Attention {
         warp_(threadIdx.x / 32),
         lane_(threadIdx.x % 32),
         tracer_(params.trace, params.pool.kv_heads),
-        stream_(params.pool, params.layouts, shared.rings[warp_], shared.barriers[warp_]) {}
+        stream_(params.pool, params.layouts, shared.rings[warp_], shared.barriers[warp_],
+                shared.blocks[warp_]) {}
 
-  __device__ void Run(const AttendItem& item) {
+  __device__ void Run(AttendItem item, bool of_layer_plan) {
     const uint32_t lane_index = p_.layer * p_.pool.kv_heads + item.kv_head;
-    stream_.Begin(p_.buffers.page_entries + item.first_page, item.page_count, lane_index,
-                  item.stage_bytes_16 * 16u, ring_bytes_);
+    const bool by_blocks = of_layer_plan && Complete(item, lane_index);
+    stream_.Begin(p_.buffers.page_entries + item.first_page, item.page_count,
+                  by_blocks ? PageStream::kByBlocks : lane_index, item.stage_bytes_16 * 16u,
+                  ring_bytes_);
     const uint8_t* open = p_.pool.OpenLane(item.open_group, lane_index);
     WaitForPredecessor();
     if (item.with_open_group != 0) {
@@ -152,6 +156,37 @@ class Attention {
   static constexpr bool kTraced = kPairs > 0;
   static constexpr uint32_t kShortRingBytes =
       (kRingBytes - kStateFloat4s<kDim> * static_cast<uint32_t>(sizeof(float4))) / 128 * 128;
+
+  // Puts in what an item of a layer's plan leaves out. True if its sequence is uneven: the stream
+  // then knows its blocks.
+  __device__ bool Complete(AttendItem& item, uint32_t lane_index) {
+    const StepSequence& sequence = p_.buffers.sequences[item.row];
+    const uint32_t first = item.first_page;
+    const bool uneven = sequence.uneven();
+    if (item.with_open_group != 0) {
+      const uint32_t end =
+          uneven ? p_.buffers.words[sequence.first_count + lane_index] : sequence.page_count;
+      item.page_count = end - first;
+    }
+    item.first_page = sequence.first_page + (uneven ? 0 : first);
+    item.row = sequence.row;
+    item.open_group = sequence.open_group;
+    item.open_count = static_cast<uint8_t>(sequence.open_count);
+    item.slot_use = sequence.slot_use;
+    item.evict_from = sequence.evict_from;
+    if (!uneven) return false;
+    __syncwarp();  // nobody reads of the item before
+    if (lane_ == 0) {
+      shared_.blocks[warp_] = {.first = first,
+                               .even_pages = sequence.even_pages,
+                               .round_first = p_.buffers.words + sequence.first_round,
+                               .lane = lane_index,
+                               .rank = p_.pool.lane_ranks[lane_index],
+                               .lanes = static_cast<uint32_t>(p_.pool.layers * p_.pool.kv_heads)};
+    }
+    __syncwarp();
+    return true;
+  }
 
   __device__ void Prefetch(const void* bytes, size_t count) const {
     for (size_t at = lane_ * 128; at < count; at += 32 * 128) {
@@ -409,15 +444,30 @@ __global__ void __launch_bounds__(kThreads, 1)
   AllowSuccessor();
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const uint32_t stretch = blockIdx.x * kWarps + warp;
-  const uint32_t begin = params.buffers.first_item[stretch];
-  const uint32_t end = params.buffers.first_item[stretch + 1];
+  uint32_t begin = params.buffers.first_item[stretch];
+  uint32_t end = params.buffers.first_item[stretch + 1];
+  const AttendItem* items = params.buffers.items;
+  bool of_layer = false;
+  if (params.buffers.layer_plans != nullptr) {
+    const LayerPlanShape& shape = params.buffers.layer_plan;
+    const uint8_t* plan = params.buffers.layer_plans + params.layer * shape.stride;
+    const auto* first_item = reinterpret_cast<const uint32_t*>(plan);
+    // Of both plans, whichever it is: one after the other would take longer.
+    const uint32_t begin_of_layer = first_item[stretch], end_of_layer = first_item[stretch + 1];
+    of_layer = params.buffers.header->layer_plans != 0;
+    if (of_layer) {
+      begin = begin_of_layer;
+      end = end_of_layer;
+      items = reinterpret_cast<const AttendItem*>(plan + shape.items_offset);
+    }
+  }
   if (lane < kStagesMax) InitBarrier(&shared.barriers[warp][lane]);
   FenceBarriers();
   __syncthreads();
   Attention<kDim, kPairs> attention(params, shared);
   for (uint32_t i = begin; i < end; ++i) {
-    const AttendItem item = params.buffers.items[i];  // in registers
-    attention.Run(item);
+    const AttendItem item = items[i];  // in registers
+    attention.Run(item, of_layer);
   }
   WaitForPredecessor();  // warps without items too: who follows this kernel follows that one
 }

@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/cuda/attend_plan.h"
+#include "kernels/cuda/layer_plans.h"
 #include "kernels/cuda/slot_work.h"
 #include "kernels/cuda/step_tables.h"
 
@@ -18,8 +19,15 @@ struct AttendBuffers {
   const PageEntry* page_entries = nullptr;
   const AttendItem* items = nullptr;
   const uint32_t* first_item = nullptr;  // [warp_count + 1]
-  float* parts = nullptr;                // states: parts_max * queries_max * (head_dim + 2) floats
-  uint32_t* arrivals = nullptr;          // [pairs_max], zero between launches
+  // Where the header says that there are plans of layers, these tell of items, and what items of
+  // such plans leave out is in the step's tables.
+  const uint8_t* layer_plans = nullptr;  // null: there never are
+  LayerPlanShape layer_plan;
+  const StepHeader* header = nullptr;
+  const StepSequence* sequences = nullptr;
+  const uint32_t* words = nullptr;
+  float* parts = nullptr;        // states: parts_max * queries_max * (head_dim + 2) floats
+  uint32_t* arrivals = nullptr;  // [pairs_max], zero between launches
 };
 
 // The grid this device gets for head_dim; its bounds size the buffers above. `rows_max` and

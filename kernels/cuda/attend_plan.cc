@@ -38,7 +38,7 @@ class Dealer {
   uint32_t item_count() const { return end_ - tables_.first; }
 
   // Deals what the CTAs before `cta` have of `pieces`, and takes it away.
-  void DealUpTo(uint32_t cta, absl::Span<const AttendWhole> whole,
+  void DealUpTo(uint32_t cta, absl::Span<const AttendItem> whole,
                 std::vector<AttendPiece>* pieces) {
     if (cta_ == cta) return;
     size_t next = 0;
@@ -51,7 +51,7 @@ class Dealer {
   }
 
  private:
-  void Deal(absl::Span<const AttendWhole> whole, absl::Span<const AttendPiece> pieces) {
+  void Deal(absl::Span<const AttendItem> whole, absl::Span<const AttendPiece> pieces) {
     int64_t total = 0, page_count = 0;
     for (const AttendPiece& piece : pieces) {
       total += piece.stretch.cost;
@@ -69,7 +69,7 @@ class Dealer {
                  [&](const AttendStretch& part) {
                    while (warp_ < cutter.bin()) EndWarp();
                    if (end_ == first) team_first = warp_;
-                   PutItem(whole[piece.sequence].item, piece, part);
+                   PutItem(whole[piece.sequence], piece, part);
                  });
       NameTeam(first, team_first);
       // Did the last warp of the team before go on to this piece?
@@ -173,15 +173,39 @@ uint32_t AttendPlanner::PairCount(const StepSequence& sequence) const {
   return (queries + geometry_.queries_max - 1) / geometry_.queries_max * kv_heads_;
 }
 
+AttendStretch AttendPlanner::Whole(const StepSequence& sequence, const SequencePages& pages,
+                                   uint32_t head) const {
+  AttendStretch whole{.page_count = sequence.page_count, .with_open_group = true};
+  if (pages.head_blocks == nullptr) {
+    whole.cost = PagesCost(pages) + open_group_cost_;
+    return whole;
+  }
+  whole.page_count = pages.head_blocks[head];
+  int64_t page_cost = 0;  // all are of one class
+  for (const PageRun& run : pages.runs) {
+    if (run.page_count > 0) page_cost = PageCost(run);
+  }
+  whole.cost = whole.page_count * page_cost + open_group_cost_;
+  return whole;
+}
+
 int64_t AttendPlanner::CtaShare(absl::Span<const StepSequence> sequences,
                                 absl::Span<const SequencePages> pages) const {
   int64_t total = 0, page_count = 0;
   uint32_t pair_count = 0;
   for (uint32_t i = 0; i < sequences.size(); ++i) {
-    const uint32_t pairs = PairCount(sequences[i]);
-    total += (PagesCost(pages[i]) + open_group_cost_) * pairs;
-    page_count += (int64_t{sequences[i].page_count} + 1) * pairs;
+    const uint32_t pairs = PairCount(sequences[i]), pairs_of_head = pairs / kv_heads_;
     pair_count += pairs;
+    if (pages[i].head_blocks == nullptr) {
+      total += (PagesCost(pages[i]) + open_group_cost_) * pairs;
+      page_count += (int64_t{sequences[i].page_count} + 1) * pairs;
+      continue;
+    }
+    for (uint32_t head = 0; head < kv_heads_; ++head) {
+      const AttendStretch whole = Whole(sequences[i], pages[i], head);
+      total += whole.cost * pairs_of_head;
+      page_count += (int64_t{whole.page_count} + 1) * pairs_of_head;
+    }
   }
   // Every warp may cut an item in two.
   KV_CHECK(pair_count <= geometry_.pairs_max &&
@@ -199,15 +223,13 @@ AttendPlan AttendPlanner::Plan(absl::Span<const StepSequence> sequences,
   Cutter cutter(CtaShare(sequences, pages), geometry_.cta_count);
   Dealer dealer(geometry_.warps_per_cta, open_group_cost_, pages, tables);
   for (uint32_t i = 0; i < sequences.size(); ++i) {
-    const AttendWhole& whole = whole_.emplace_back(
-        AttendWhole{.item = ItemOf(sequences[i], pages[i], group_),
-                    .stretch = {.page_count = sequences[i].page_count,
-                                .with_open_group = true,
-                                .cost = PagesCost(pages[i]) + open_group_cost_}});
+    const uint32_t query_count =
+        whole_.emplace_back(ItemOf(sequences[i], pages[i], group_)).query_count;
     for (uint32_t head = 0; head < kv_heads_; ++head) {
-      for (uint32_t query = 0; query < whole.item.query_count; query += geometry_.queries_max) {
+      const AttendStretch whole = Whole(sequences[i], pages[i], head);
+      for (uint32_t query = 0; query < query_count; query += geometry_.queries_max) {
         const size_t first = pieces_.size();
-        cutter.Cut(whole.stretch, pages[i], open_group_cost_, [&](const AttendStretch& part) {
+        cutter.Cut(whole, pages[i], open_group_cost_, [&](const AttendStretch& part) {
           AttendPiece& piece = pieces_.emplace_back();  // filled in place: there are thousands
           piece.stretch = part;
           piece.sequence = i;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// How one step's attention is cut over the warps of the device: decided on the host, once a step,
-// for all layers (they share block tables). No CUDA in here.
+// How one step's attention is cut over the warps of the device: decided on the host, once a step
+// for all layers (they share block tables), or layer by layer where sequences are uneven
+// (layer_plans.h). No CUDA in here.
 //
 // The pages of all pairs (a sequence's KV head and a block of its queries) form one long line,
 // weighted by the bytes they cost. It is cut into equal stretches, one a CTA, and those again into
@@ -22,6 +23,11 @@ namespace palimpsest::cuda {
 
 // What one warp does at a stretch: some pages of one pair. It holds what a kernel needs of the
 // sequence, so that nothing else must be looked up before the first page can be asked for.
+//
+// In a plan of one layer (layer_plans.h), which outlives the step, `row` is the sequence's index
+// and first_page counts from its first page or, where it is uneven, block. What is behind the
+// piece's last page is its too if it has the open group; and open_group, open_count, slot_use and
+// evict_from are the sequence's own.
 struct AttendItem {
   uint32_t first_page = 0;  // index into the step's page entries
   uint32_t page_count = 0;
@@ -70,6 +76,9 @@ struct PageRun {
 };
 struct SequencePages {
   PageRun runs[kThoughtCount];
+  // [kv_heads], of an uneven sequence, which has one run only: how many blocks each head has. The
+  // run has as many pages as the longest head's.
+  const uint32_t* head_blocks = nullptr;
 };
 
 // Where a plan goes: the items to items[first ...], and to first_item[warp_count + 1] where each
@@ -93,12 +102,6 @@ struct AttendStretch {
   uint32_t page_count = 0;
   bool with_open_group = false;
   int64_t cost = 0;
-};
-
-// A sequence whose pairs are not cut: of its first head and queries.
-struct AttendWhole {
-  AttendItem item;
-  AttendStretch stretch;
 };
 
 // A CTA's share of one pair.
@@ -125,6 +128,9 @@ class AttendPlanner {
 
  private:
   uint32_t PairCount(const StepSequence& sequence) const;
+  // All pages of a head's pairs, and the open group.
+  AttendStretch Whole(const StepSequence& sequence, const SequencePages& pages,
+                      uint32_t head) const;
   // What a CTA shall do, in PageCost's units.
   int64_t CtaShare(absl::Span<const StepSequence> sequences,
                    absl::Span<const SequencePages> pages) const;
@@ -134,7 +140,7 @@ class AttendPlanner {
   uint32_t group_ = 0;  // query heads of a KV head
   int64_t open_group_cost_ = 0;
   // Scratch.
-  std::vector<AttendWhole> whole_;   // by sequence
+  std::vector<AttendItem> whole_;    // by sequence: of a pair that is not cut
   std::vector<AttendPiece> pieces_;  // of the CTAs not yet dealt
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
@@ -115,6 +116,7 @@ class CudaBackendImpl final : public CudaBackend {
     return params;
   }
 
+  absl::Status StartLaneRanks();
   absl::Status StartAttend();
 
   const PoolLayout layout_;
@@ -122,9 +124,10 @@ class CudaBackendImpl final : public CudaBackend {
   mutable absl::Status dead_;  // what killed the backend
   bool in_step_ = false;
   bool append_takes_queries_ = false;  // in this step
+  std::vector<bool> uneven_rows_;      // of this step
 
   cuda::Stream stream_;
-  cuda::DeviceBytes pages_, open_groups_;
+  cuda::DeviceBytes pages_, open_groups_, lane_ranks_;
   cuda::FaultReport faults_;
   cuda::DeviceContext device_;  // shows what is above
   cuda::StepStaging step_;
@@ -163,13 +166,25 @@ absl::Status CudaBackendImpl::Start() {
              .layouts = cuda::DeviceLayoutsOf(layout_),
              .faults = faults_.sink(),
              .stream = stream};
+  KV_RETURN_IF_ERROR(StartLaneRanks());
   KV_RETURN_IF_ERROR(StartAttend());
-  KV_ASSIGN_OR_RETURN(orders_,
-                      cuda::OrderStaging::Make(config.open_groups, layout_.pages_max(), stream));
+  KV_ASSIGN_OR_RETURN(orders_, cuda::OrderStaging::Make(layout_, stream));
   KV_ASSIGN_OR_RETURN(sparsity_, cuda::SparsityMeter::Make(device_));
   KV_ASSIGN_OR_RETURN(sealer_, cuda::Sealer::Make(device_));
   KV_ASSIGN_OR_RETURN(annealer_, cuda::Annealer::Make(device_));
   return ToStatus(cudaStreamSynchronize(stream), "start the backend");
+}
+
+absl::Status CudaBackendImpl::StartLaneRanks() {
+  const std::vector<uint32_t>& ranks = layout_.lane_ranks();
+  if (ranks.empty()) return absl::OkStatus();
+  const uint64_t bytes = ranks.size() * sizeof(uint32_t);
+  KV_ASSIGN_OR_RETURN(lane_ranks_,
+                      cuda::AllocateDevice(bytes, device_.stream, "the ranks of lanes"));
+  device_.pool.lane_ranks = reinterpret_cast<const uint32_t*>(lane_ranks_.get());
+  return ToStatus(cudaMemcpyAsync(lane_ranks_.get(), ranks.data(), bytes, cudaMemcpyHostToDevice,
+                                  device_.stream),
+                  "copy the ranks of lanes");
 }
 
 absl::Status CudaBackendImpl::StartAttend() {
@@ -189,14 +204,19 @@ absl::Status CudaBackendImpl::StartAttend() {
   KV_ASSIGN_OR_RETURN(attend_arrivals_,
                       cuda::AllocateDevice(attend_geometry_.pairs_max * sizeof(uint32_t),
                                            device_.stream, "arrival counters"));
-  attend_buffers_.page_entries = step_.device().pages;
-  attend_buffers_.items = step_.device().items;
-  attend_buffers_.first_item = step_.device().first_item;
+  const cuda::StepArrays& step = step_.device();
+  attend_buffers_.page_entries = step.pages;
+  attend_buffers_.items = step.items;
+  attend_buffers_.first_item = step.first_item;
+  attend_buffers_.header = step.header;
+  attend_buffers_.sequences = step.sequences;
+  attend_buffers_.words = step.words;
+  attend_buffers_.layer_plans = step_.layer_plans();
+  attend_buffers_.layer_plan = step_.layer_plan_shape();
   attend_buffers_.parts = reinterpret_cast<float*>(attend_parts_.get());
   attend_buffers_.arrivals = reinterpret_cast<uint32_t*>(attend_arrivals_.get());
-  KV_ASSIGN_OR_RETURN(slot_scorer_,
-                      cuda::SlotScorer::Make(device_, attend_geometry_, attend_buffers_,
-                                             step_.device().first_page));
+  KV_ASSIGN_OR_RETURN(slot_scorer_, cuda::SlotScorer::Make(device_, attend_geometry_,
+                                                           attend_buffers_, step.first_page));
   return absl::OkStatus();
 }
 
@@ -208,6 +228,7 @@ absl::Status CudaBackendImpl::BeginStep(absl::Span<const SequenceView> sequences
   KV_RETURN_IF_ERROR(CheckRows(layout_, sequences, rows));
   KV_RETURN_IF_ERROR(Done(step_.Stage(layout_, sequences, rows, stream_.get())));
   append_takes_queries_ = AppendTakesQueries(layout_.config(), sequences);
+  uneven_rows_ = UnevenRows(sequences, rows);
   in_step_ = true;
   return absl::OkStatus();
 }
@@ -287,7 +308,7 @@ absl::Status CudaBackendImpl::MeasureSparsity(int layer, absl::Span<const uint32
                                               absl::Span<float> sparsity) {
   KV_RETURN_IF_ERROR(EnterStep(layer));
   KV_RETURN_IF_ERROR(EnterBetweenLayers());
-  KV_RETURN_IF_ERROR(CheckWanted(wanted, step_.sequences().size(), sparsity.size()));
+  KV_RETURN_IF_ERROR(CheckWanted(wanted, uneven_rows_, sparsity.size()));
   KV_RETURN_IF_ERROR(CheckQueries(io));
   return Done(sparsity_.Measure(device_, step_, layer, wanted, io.q, io.scale, sparsity));
 }

@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kJointGatherThreads)
     float x[16] = {};
     if (row < count) {
       const uint32_t slot = launch.slots[base + row];
-      const PageLane page = lane.page(slot / kSlotsPerPage);
+      const PageLane page = lane.block(slot / kSlotsPerPage);
       LoadRow<kDim>(format, page.k_data(), page.k_scales(), slot % kSlotsPerPage, channel, x);
     }
     StoreRow<kDim>(x, row, channel, book);

@@ -5,12 +5,13 @@
 
 namespace palimpsest::cuda {
 
-absl::StatusOr<OrderStaging> OrderStaging::Make(uint64_t orders_max, uint64_t pages_max,
-                                                cudaStream_t stream) {
+absl::StatusOr<OrderStaging> OrderStaging::Make(const PoolLayout& layout, cudaStream_t stream) {
   OrderStaging staging;
-  staging.orders_max_ = orders_max;
-  const uint64_t bytes = orders_max * kOrderBytesMax + pages_max * sizeof(PageEntry);
+  staging.orders_max_ = layout.config().open_groups;
+  const uint64_t bytes =
+      staging.orders_max_ * kOrderBytesMax + layout.pages_max() * sizeof(PageEntry);
   KV_ASSIGN_OR_RETURN(staging.block_, StagedBlock::Make(bytes, stream, "the tables of orders"));
+  KV_ASSIGN_OR_RETURN(staging.lanes_, LaneTables::Make(layout, stream));
   return staging;
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// One lane (layer, KV head) of one page in device memory: live mask, positions, keys.
+// One block of a page in device memory, which is a lane's (layer, KV head): live mask, positions,
+// keys.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cuda/dequantise.cuh"
+#include "kernels/cuda/lane_blocks.cuh"
 #include "kernels/cuda/step_tables.h"
 
 namespace palimpsest::cuda {
@@ -19,15 +21,15 @@ __device__ __forceinline__ uint32_t FormatPairOf(PageEntry entry) {
 struct PageLane {
   uint8_t* page = nullptr;
   const DeviceLayout* layout = nullptr;
-  uint32_t lane = 0;  // layer * kv_heads + kv_head
+  uint32_t place = 0;  // layer * kv_heads + kv_head; LaneBlock::place of uneven sequences
 
   __device__ PageLane(const DevicePool& pool, const DeviceLayouts& layouts, PageEntry entry,
-                      uint32_t lane_index)
+                      uint32_t place_index)
       : page(pool.pages + PageOffsetOf(entry)),
         layout(&layouts.of[FormatPairOf(entry)]),
-        lane(lane_index) {}
+        place(place_index) {}
 
-  __device__ const uint8_t* k_data() const { return page + size_t{lane} * layout->lane_bytes; }
+  __device__ const uint8_t* k_data() const { return page + size_t{place} * layout->lane_bytes; }
   __device__ const uint8_t* k_scales() const { return k_data() + layout->k_scales_offset; }
 
   __device__ const uint8_t* v_data() const { return k_data() + layout->v_data_offset; }
@@ -35,53 +37,54 @@ struct PageLane {
 
   // Read as it is now: another CTA may be clearing bits that this one does not look at.
   __device__ uint32_t live() const {
-    return *reinterpret_cast<const volatile uint16_t*>(page + layout->masks_offset + lane * 2);
+    return *reinterpret_cast<const volatile uint16_t*>(page + layout->masks_offset + place * 2);
   }
   __device__ uint32_t position(uint32_t slot) const {
-    return reinterpret_cast<const uint32_t*>(page +
-                                             layout->positions_offset)[lane * kSlotsPerPage + slot];
+    return reinterpret_cast<const uint32_t*>(
+        page + layout->positions_offset)[place * kSlotsPerPage + slot];
   }
   // REQUIRES: CacheShape::slot_scores.
   __device__ float score(uint32_t slot) const {
     return reinterpret_cast<const float*>(page +
-                                          layout->scores_offset)[lane * kSlotsPerPage + slot];
+                                          layout->scores_offset)[place * kSlotsPerPage + slot];
   }
-  // Two lanes' masks share a word; the word is in the page, which is padded to 16 bytes.
+  // Two blocks' masks share a word; the word is in the page, which is padded to 16 bytes.
   __device__ void ClearLive(uint32_t slot) const {
-    uint8_t* mask = page + layout->masks_offset + lane * 2;
+    uint8_t* mask = page + layout->masks_offset + place * 2;
     const auto shift = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(mask) % 4 * 8);
     atomicAnd(reinterpret_cast<uint32_t*>(mask - shift / 8), ~(1u << (shift + slot)));
   }
 };
 
-// Calls f(i, which, lane of the page, position) for every live slot of lanes[which] of
-// entries[0, page_count), spread over the CTA; i = 16 * index of the page + slot. Each thread has a
-// few slots under way at a time.
-template <int kLanes, typename F>
+// Calls f(i, which, lane of the page, position) for every live slot of the first block_count blocks
+// of lanes[which] (lane_blocks.cuh), spread over the CTA; i = 16 * index of the block + slot. Each
+// thread has a few slots under way at a time.
+template <int kLanes, typename Blocks, typename F>
 __device__ __forceinline__ void ForEachLiveSlot(const DevicePool& pool,
-                                                const DeviceLayouts& layouts,
-                                                const PageEntry* entries, uint32_t page_count,
-                                                const uint32_t (&lanes)[kLanes], F&& f) {
+                                                const DeviceLayouts& layouts, uint32_t block_count,
+                                                const Blocks (&lanes)[kLanes], F&& f) {
   constexpr int kBatch = 4;
-  const uint32_t slots = page_count * kSlotsPerPage;
+  const uint32_t slots = block_count * kSlotsPerPage;
   for (uint32_t first = threadIdx.x; first < slots; first += kBatch * blockDim.x) {
-    PageEntry entry[kBatch];
+    LaneBlock block[kBatch][kLanes];
     uint32_t live[kBatch][kLanes], position[kBatch][kLanes];
 #pragma unroll
-    for (int k = 0; k < kBatch; ++k) {
-      const uint32_t i = first + k * blockDim.x;
-      entry[k] = entries[min(i, slots - 1) / kSlotsPerPage];
+    for (int k = 0; k < kBatch * kLanes; ++k) {
+      const uint32_t i = first + k / kLanes * blockDim.x;
+      block[k / kLanes][k % kLanes] = lanes[k % kLanes](min(i, slots - 1) / kSlotsPerPage);
     }
 #pragma unroll
     for (int k = 0; k < kBatch * kLanes; ++k) {
       const uint32_t i = first + k / kLanes * blockDim.x;
-      const PageLane of(pool, layouts, entry[k / kLanes], lanes[k % kLanes]);
+      const LaneBlock& at = block[k / kLanes][k % kLanes];
+      const PageLane of(pool, layouts, at.entry, at.place);
       live[k / kLanes][k % kLanes] = i < slots ? of.live() >> (i % kSlotsPerPage) & 1 : 0;
       position[k / kLanes][k % kLanes] = of.position(i % kSlotsPerPage);
     }
 #pragma unroll
     for (int k = 0; k < kBatch * kLanes; ++k) {
-      const PageLane of(pool, layouts, entry[k / kLanes], lanes[k % kLanes]);
+      const LaneBlock& at = block[k / kLanes][k % kLanes];
+      const PageLane of(pool, layouts, at.entry, at.place);
       const uint32_t i = first + k / kLanes * blockDim.x;
       if (live[k / kLanes][k % kLanes] != 0) f(i, k % kLanes, of, position[k / kLanes][k % kLanes]);
     }

@@ -15,6 +15,16 @@ namespace palimpsest::cuda {
 
 inline constexpr uint32_t kStagesMax = 8;
 
+// Where the blocks of an uneven sequence's lane lie (uneven_lanes.h).
+struct StreamedBlocks {
+  uint32_t first = 0;  // the first to read
+  uint32_t even_pages = 0;
+  const uint32_t* round_first = nullptr;
+  uint32_t lane = 0;
+  uint32_t rank = 0;
+  uint32_t lanes = 0;  // in all
+};
+
 struct StreamedPage {
   const uint8_t* bytes = nullptr;  // the lane, in shared memory
   PageFormat formats;
@@ -23,14 +33,22 @@ struct StreamedPage {
 
 class PageStream {
  public:
-  // `ring` and `barriers` [kStagesMax], initialised, are the warp's own.
+  static constexpr uint32_t kByBlocks = ~uint32_t{0};
+
+  // `ring`, `barriers` [kStagesMax], initialised, and `blocks` are the warp's own.
   __device__ PageStream(const DevicePool& pool, const DeviceLayouts& layouts, uint8_t* ring,
-                        uint64_t* barriers)
-      : pool_(pool), layouts_(layouts), ring_(ring), barriers_(barriers), lane_(threadIdx.x % 32) {}
+                        uint64_t* barriers, const StreamedBlocks& blocks)
+      : pool_(pool),
+        layouts_(layouts),
+        blocks_(blocks),
+        ring_(ring),
+        barriers_(barriers),
+        lane_(threadIdx.x % 32) {}
 
   // Streams entries[0, count) of lane `lane_index` (layer * kv_heads + kv_head) through ring_bytes
-  // of the ring. `stage_bytes`: the largest lane among them, at most ring_bytes. REQUIRES: the
-  // stream before was read to its end.
+  // of the ring; or, if that is kByBlocks, `count` of the blocks that `blocks` tells of, in the
+  // sequence's entries. `stage_bytes`: the largest lane among them, at most ring_bytes. REQUIRES:
+  // the stream before was read to its end; `blocks` stays as it is until this one is.
   __device__ void Begin(const PageEntry* entries, uint32_t count, uint32_t lane_index,
                         uint32_t stage_bytes, uint32_t ring_bytes) {
     entries_ = entries;
@@ -79,15 +97,25 @@ class PageStream {
 
   // Page first + lane_.
   __device__ Page Fetch(uint32_t first) const {
-    const uint32_t page = first + lane_;
+    uint32_t page = first + lane_, place = lane_index_;
     if (page >= count_) return {};
+    if (lane_index_ == kByBlocks) FindBlock(&page, &place);
     const PageEntry entry = entries_[page];
     const DeviceLayout& layout = layouts_.of[entry & kPairMask];
     const uint8_t* bytes = pool_.pages + (entry & ~kPairMask);
     const auto* masks = reinterpret_cast<const uint16_t*>(bytes + layout.masks_offset);
-    const uint64_t lane =
-        reinterpret_cast<uint64_t>(bytes) + uint64_t{lane_index_} * layout.lane_bytes;
-    return {.lane = lane | (entry & kPairMask), .live = masks[lane_index_]};
+    const uint64_t lane = reinterpret_cast<uint64_t>(bytes) + uint64_t{place} * layout.lane_bytes;
+    return {.lane = lane | (entry & kPairMask), .live = masks[place]};
+  }
+
+  // From the number of a block to be read to its place.
+  __device__ void FindBlock(uint32_t* page, uint32_t* place) const {
+    *page += blocks_.first;
+    *place = blocks_.lane;
+    if (*page < blocks_.even_pages) return;
+    const uint32_t number = blocks_.round_first[*page - blocks_.even_pages] + blocks_.rank;
+    *page = blocks_.even_pages + number / blocks_.lanes;
+    *place = number % blocks_.lanes;
   }
 
   // Page `page` is in this batch or the next.
@@ -100,6 +128,7 @@ class PageStream {
 
   const DevicePool& pool_;
   const DeviceLayouts& layouts_;
+  const StreamedBlocks& blocks_;
   uint8_t* const ring_;
   uint64_t* const barriers_;
   const uint32_t lane_;

@@ -10,30 +10,30 @@
 namespace palimpsest::cuda::anneal {
 
 inline constexpr uint32_t kResidueThreads = 256;  // of a CTA
-inline constexpr uint32_t kResiduePages = 512;    // looked at at a time
+inline constexpr uint32_t kResidueBlocks = 512;   // looked at at a time
 // Threads that have a token: its key's kRowThreads, then its value's.
 template <int kDim>
 inline constexpr uint32_t kTokenThreads = 2 * kRowThreads<kDim>;
 
 struct ResidueMemory {
-  uint32_t evicted[kResiduePages / 2];  // a bit a slot
+  uint32_t evicted[kResidueBlocks / 2];  // a bit a slot
   float sums[kResidueThreads / 32][2 * 128];
 };
 
-// Adds this thread's channels (LoadRow) of the evicted in pages [first_page, + kResiduePages).
+// Adds this thread's channels (LoadRow) of the evicted in blocks [first_block, + kResidueBlocks).
 template <int kDim>
-__device__ void SumEvicted(const ScoredLane& lane, uint32_t first_page, const uint32_t* evicted,
+__device__ void SumEvicted(const ScoredLane& lane, uint32_t first_block, const uint32_t* evicted,
                            float (&sum)[16]) {
   const bool of_value = threadIdx.x % kTokenThreads<kDim> >= kRowThreads<kDim>;
   const uint32_t channel = threadIdx.x % kRowThreads<kDim> * 8;
   const Format format = of_value ? lane.format().v : lane.format().k;
-  const uint32_t pages = min(lane.task.page_count - first_page, kResiduePages);
-  for (uint32_t page = threadIdx.x / kTokenThreads<kDim>; page < pages;
-       page += kResidueThreads / kTokenThreads<kDim>) {
-    const PageLane of = lane.page(first_page + page);
+  const uint32_t blocks = min(lane.block_count() - first_block, kResidueBlocks);
+  for (uint32_t block = threadIdx.x / kTokenThreads<kDim>; block < blocks;
+       block += kResidueThreads / kTokenThreads<kDim>) {
+    const PageLane of = lane.block(first_block + block);
     const uint8_t* data = of_value ? of.v_data() : of.k_data();
     const uint8_t* scales = of_value ? of.v_scales() : of.k_scales();
-    for (uint32_t rest = evicted[page / 2] >> page % 2 * 16 & 0xffffu; rest != 0;
+    for (uint32_t rest = evicted[block / 2] >> block % 2 * 16 & 0xffffu; rest != 0;
          rest &= rest - 1) {
       float x[16];
       LoadRow<kDim>(format, data, scales, __ffs(rest) - 1, channel, x);
@@ -76,19 +76,20 @@ template <int kDim, typename ForEachEvicted>
 __device__ void LeaveResidue(const ScoredLane& lane, uint32_t count,
                              const ForEachEvicted& for_each_evicted, ResidueMemory* memory) {
   float sum[16] = {};
-  for (uint32_t first = 0; first < lane.task.page_count; first += kResiduePages) {
+  const uint32_t blocks = lane.block_count();
+  for (uint32_t first = 0; first < blocks; first += kResidueBlocks) {
     __syncthreads();
     memory->evicted[threadIdx.x] = 0;
     __syncthreads();
     for_each_evicted([&](uint32_t slot) {
       const uint32_t at = slot - first * kSlotsPerPage;
-      if (at / kSlotsPerPage < kResiduePages) atomicOr(&memory->evicted[at / 32], 1u << at % 32);
+      if (at / kSlotsPerPage < kResidueBlocks) atomicOr(&memory->evicted[at / 32], 1u << at % 32);
     });
     __syncthreads();
     SumEvicted<kDim>(lane, first, memory->evicted, sum);
   }
   AddToResidue<kDim>(lane, count, sum, memory);
 }
-static_assert(kResidueThreads == kResiduePages / 2);  // a thread clears a word
+static_assert(kResidueThreads == kResidueBlocks / 2);  // a thread clears a word
 
 }  // namespace palimpsest::cuda::anneal

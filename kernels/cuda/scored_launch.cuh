@@ -32,10 +32,8 @@ uint64_t ScratchBytesOfLane(const AnnealParams& params, uint32_t slots) {
 template <typename Method>
 cudaError_t LaunchScored(const AnnealParams& params, const AnnealTask* tasks, uint32_t count,
                          float* scores, cudaStream_t stream) {
-  const uint32_t slots = SlotsMax(tasks, count);
-  if (slots == 0) return cudaSuccess;  // empty classes
-  const uint64_t bytes = ScratchBytesOfLane<Method>(params, slots);
-  return ForLanes(params, tasks, count, bytes, [&](const ScoredLanes& lanes, ScratchPlan plan) {
+  const auto bytes = [&](uint32_t slots) { return ScratchBytesOfLane<Method>(params, slots); };
+  const auto run = [&](const ScoredLanes& lanes, uint32_t slots, ScratchPlan plan) {
     auto launch = MakeLaunch<Method>(params, lanes, slots);
     Method::Place(params, plan, &launch);
     const cudaError_t error = params.pool.head_dim == 64
@@ -44,7 +42,8 @@ cudaError_t LaunchScored(const AnnealParams& params, const AnnealTask* tasks, ui
     if (error != cudaSuccess) return error;
     return UseScores({.lanes = lanes, .scores = launch.scores, .slots_max = launch.rows}, scores,
                      stream);
-  });
+  };
+  return ForLanes(params, tasks, count, bytes, run);
 }
 
 }  // namespace palimpsest::cuda::anneal

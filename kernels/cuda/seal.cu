@@ -3,6 +3,7 @@
 // masks of the class's pages (2 bytes a lane and page) once or twice. For an 8B model (32 layers, 8
 // KV heads of 128): 2 MiB in, 0.6 MiB out as nvfp4.
 #include "kernels/cuda/codec.cuh"
+#include "kernels/cuda/lane_blocks.cuh"
 #include "kernels/cuda/page_lane.cuh"
 #include "kernels/cuda/seal.h"
 
@@ -12,35 +13,35 @@ namespace {
 constexpr int kLanesPerCta = 32;
 constexpr int kStrips = 16;  // a class's pages are counted in so many runs at once
 
-// Marks lie lane beside lane in a page, so a warp looks at 32 lanes of one page at a time.
-// Threads (lane, strip).
-__global__ void __launch_bounds__(kLanesPerCta* kStrips)
-    PlaceTokensKernel(const __grid_constant__ SealParams p) {
-  __shared__ uint32_t dead_of[kStrips][kLanesPerCta];
-  const uint32_t lanes = p.pool.layers * p.pool.kv_heads;
-  const uint32_t ctas = (lanes + kLanesPerCta - 1) / kLanesPerCta;  // an order's
-  const uint32_t order_index = blockIdx.x / ctas;
-  const uint32_t lane = blockIdx.x % ctas * kLanesPerCta + threadIdx.x;
-  const uint32_t strip = threadIdx.y;
-  const SealEntry order = p.orders[order_index];
-  const PageEntry* entries = p.entries + order.first_page;
-  const uint8_t* masks = p.pool.pages + p.layouts.of[order.format_pair].masks_offset + lane * 2;
-  const auto dead_slots = [&](uint32_t page) {
-    const PageEntry offset = PageOffsetOf(entries[page]);
-    return ~*reinterpret_cast<const uint16_t*>(masks + offset) & 0xffffu;
-  };
+__device__ __forceinline__ uint64_t PlaceInPool(const LaneBlock& block, uint32_t slot) {
+  return PageOffsetOf(block.entry) | slot | uint64_t{block.place} << kBlockPlaceBit;
+}
 
-  const uint32_t per_strip = (order.page_count + kStrips - 1) / kStrips;
-  const uint32_t first = min(strip * per_strip, order.page_count);
-  const uint32_t end = min(first + per_strip, order.page_count);
+// Finds places for an order's tokens in one lane's blocks, `count` of them. For a whole CTA, of
+// which every thread has a strip of a lane. `valid`: there is such a lane.
+template <typename Blocks>
+__device__ __forceinline__ void PlaceTokens(const SealParams& p, const SealEntry& order,
+                                            uint32_t lane, bool valid, const Blocks& blocks,
+                                            uint32_t count,
+                                            uint32_t (&dead_of)[kStrips][kLanesPerCta],
+                                            uint64_t* places) {
+  const uint32_t strip = threadIdx.y;
+  const uint8_t* masks = p.pool.pages + p.layouts.of[order.format_pair].masks_offset;
+  const auto dead_slots = [&](const LaneBlock& block) {
+    const uint8_t* mask = masks + PageOffsetOf(block.entry) + block.place * 2;
+    return ~*reinterpret_cast<const uint16_t*>(mask) & 0xffffu;
+  };
+  const uint32_t per_strip = (count + kStrips - 1) / kStrips;
+  const uint32_t first = min(strip * per_strip, count);
+  const uint32_t end = min(first + per_strip, count);
   uint32_t dead = 0;
-  if (lane < lanes) {
+  if (valid) {
 #pragma unroll 8
-    for (uint32_t page = first; page < end; ++page) dead += __popc(dead_slots(page));
+    for (uint32_t i = first; i < end; ++i) dead += __popc(dead_slots(blocks(i)));
   }
   dead_of[strip][threadIdx.x] = dead;
   __syncthreads();
-  if (lane >= lanes) return;
+  if (!valid) return;
   uint32_t before = 0;
   for (uint32_t i = 0; i < strip; ++i) before += dead_of[i][threadIdx.x];
   if (strip == kStrips - 1 && before + dead < order.open_count) {
@@ -53,14 +54,36 @@ __global__ void __launch_bounds__(kLanesPerCta* kStrips)
                     .found = before + dead,
                     .needed = order.open_count});
   }
-  SlotPlace* places = p.places + (size_t{order_index} * lanes + lane) * kGroupTokens;
   uint32_t token = before;
-  for (uint32_t page = first; page < end && token < order.open_count; ++page) {
-    const SlotPlace offset = PageOffsetOf(entries[page]);
-    for (uint32_t slots = dead_slots(page); slots != 0 && token < order.open_count;
+  for (uint32_t i = first; i < end && token < order.open_count; ++i) {
+    const LaneBlock block = blocks(i);
+    for (uint32_t slots = dead_slots(block); slots != 0 && token < order.open_count;
          slots &= slots - 1) {
-      places[token++] = offset | static_cast<uint32_t>(__ffs(slots) - 1);
+      places[token++] = PlaceInPool(block, static_cast<uint32_t>(__ffs(slots) - 1));
     }
+  }
+}
+
+// Marks lie lane beside lane in a page, so a warp looks at 32 lanes of one page at a time, or of
+// one round. Threads (lane, strip).
+__global__ void __launch_bounds__(kLanesPerCta* kStrips)
+    PlaceTokensKernel(const __grid_constant__ SealParams p) {
+  __shared__ uint32_t dead_of[kStrips][kLanesPerCta];
+  const uint32_t lanes = p.pool.layers * p.pool.kv_heads;
+  const uint32_t ctas = (lanes + kLanesPerCta - 1) / kLanesPerCta;  // an order's
+  const uint32_t order_index = blockIdx.x / ctas;
+  const uint32_t index = blockIdx.x % ctas * kLanesPerCta + threadIdx.x;
+  const bool valid = index < lanes;
+  const uint32_t lane = min(index, lanes - 1);
+  const SealEntry order = p.orders[order_index];
+  const PageEntry* entries = p.entries + order.first_page;
+  uint64_t* places = p.places + (size_t{order_index} * lanes + lane) * kGroupTokens;
+  if (order.table == kNoTable) {
+    const EvenBlocks blocks{entries, lane};
+    PlaceTokens(p, order, lane, valid, blocks, order.page_count, dead_of, places);
+  } else {
+    const UnevenBlocks blocks(p.pool, entries, {p.tables + order.table}, lane);
+    PlaceTokens(p, order, lane, valid, blocks, blocks.count(), dead_of, places);
   }
 }
 
@@ -92,15 +115,29 @@ __device__ void WriteBlock(Format format, const RawBlock& raw, uint32_t slot, ui
   }
 }
 
-// Makes the slots of all tokens that went into token `first`'s page live. REQUIRES: it is the
-// first of them; tokens of a page follow one another.
-__device__ void MarkLive(const SlotPlace* places, uint32_t first, uint32_t count, uint8_t* masks) {
-  const SlotPlace page = places[first] / kSlotsPerPage;
+// Where a SealParams::places says.
+struct SlotAt {
+  uint8_t* page = nullptr;
+  uint32_t block = 0;  // the lane's index in an even sequence
+  uint32_t slot = 0;
+
+  __device__ __forceinline__ SlotAt(const SealParams& p, uint64_t place)
+      : page(p.pool.pages +
+             place % (uint64_t{1} << kBlockPlaceBit) / kSlotsPerPage * kSlotsPerPage),
+        block(static_cast<uint32_t>(place >> kBlockPlaceBit)),
+        slot(static_cast<uint32_t>(place % kSlotsPerPage)) {}
+
+  __device__ uint32_t index() const { return block * kSlotsPerPage + slot; }
+};
+
+// Makes the slots of all tokens that went into token `first`'s block, whose mask that is, live.
+// REQUIRES: it is the first of them; tokens of a block follow one another.
+__device__ void MarkLive(const uint64_t* places, uint32_t first, uint32_t count, uint16_t* mask) {
+  const uint64_t block = places[first] / kSlotsPerPage;
   uint32_t live = 0;
-  for (uint32_t i = first; i < count && places[i] / kSlotsPerPage == page; ++i) {
+  for (uint32_t i = first; i < count && places[i] / kSlotsPerPage == block; ++i) {
     live |= 1u << (places[i] % kSlotsPerPage);
   }
-  auto* mask = reinterpret_cast<uint16_t*>(masks + page * kSlotsPerPage);
   *mask = static_cast<uint16_t>(*mask | live);
 }
 
@@ -160,36 +197,37 @@ __global__ void __launch_bounds__(2 * kDim, 768 / kDim)
   const auto* open = reinterpret_cast<const uint4*>(p.pool.OpenLane(order.open_group, lane));
   const RawBlock raw = {open[2 * threadIdx.x], open[2 * threadIdx.x + 1]};
 
-  const SlotPlace* places = p.places + size_t{blockIdx.x} * kGroupTokens;
-  const SlotPlace place = places[token];
-  const auto slot = static_cast<uint32_t>(place % kSlotsPerPage);
+  const uint64_t* places = p.places + size_t{blockIdx.x} * kGroupTokens;
   const DeviceLayout& layout = p.layouts.of[order.format_pair];
-  uint8_t* page = p.pool.pages + (place - slot);
-  uint8_t* bytes = page + size_t{lane} * layout.lane_bytes;
-  auto* scores = reinterpret_cast<float*>(page + layout.scores_offset) + lane * kSlotsPerPage;
+  const SlotAt to(p, places[token]);
+  uint8_t* bytes = to.page + size_t{to.block} * layout.lane_bytes;
   if (is_value) {
     const Format format = FormatsOf(order.format_pair).v;
     uint8_t* data = bytes + layout.v_data_offset;
     uint8_t* scales = bytes + layout.v_scales_offset;
-    WriteBlock<kDim>(format, raw, slot, block, data, scales);
+    WriteBlock<kDim>(format, raw, to.slot, block, data, scales);
     if (order.slot_score == SlotScore::kValueNorm) {
-      const float norm = ValueNorm<kDim>(format, data, scales, slot, block);
-      if (block + 1 == kBlocks) scores[slot] = norm;
+      const float norm = ValueNorm<kDim>(format, data, scales, to.slot, block);
+      if (block + 1 == kBlocks) {
+        reinterpret_cast<float*>(to.page + layout.scores_offset)[to.index()] = norm;
+      }
     }
   } else {
-    WriteBlock<kDim>(FormatsOf(order.format_pair).k, raw, slot, block, bytes,
+    WriteBlock<kDim>(FormatsOf(order.format_pair).k, raw, to.slot, block, bytes,
                      bytes + layout.k_scales_offset);
   }
   if (is_value || block != 0) return;
+  const uint64_t place = places[token];
+  const SlotAt slot(p, place);  // anew: one thread in 16 gets here, and has had no room to keep it
   if (order.slot_score == SlotScore::kAttentionReceived) {
-    scores[slot] = p.pool.OpenScores(order.open_group, lane)[token];
+    reinterpret_cast<float*>(slot.page + layout.scores_offset)[slot.index()] =
+        p.pool.OpenScores(order.open_group, lane)[token];
   }
-  reinterpret_cast<uint32_t*>(page + layout.positions_offset)[lane * kSlotsPerPage + slot] =
+  reinterpret_cast<uint32_t*>(slot.page + layout.positions_offset)[slot.index()] =
       order.open_position + token;
-  const bool first_of_page =
-      token == 0 || places[token - 1] / kSlotsPerPage != place / kSlotsPerPage;
-  if (first_of_page) {
-    MarkLive(places, token, order.open_count, p.pool.pages + layout.masks_offset + lane * 2);
+  if (token == 0 || places[token - 1] / kSlotsPerPage != place / kSlotsPerPage) {
+    auto* mask = reinterpret_cast<uint16_t*>(slot.page + layout.masks_offset) + slot.block;
+    MarkLive(places, token, order.open_count, mask);
   }
 }
 

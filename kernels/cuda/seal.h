@@ -14,6 +14,7 @@
 #include "common/base/thought.h"
 #include "kernels/cuda/fault_sink.h"
 #include "kernels/cuda/step_tables.h"
+#include "kernels/cuda/uneven_table.h"
 
 namespace palimpsest::cuda {
 
@@ -24,26 +25,31 @@ struct SealEntry {
   uint32_t open_group = 0;
   uint32_t open_count = 0;
   uint32_t open_position = 0;
-  uint32_t format_pair = 0;
-  uint32_t sequence = 0;  // for what is told of a fault
+  uint32_t sequence = 0;      // for what is told of a fault
+  uint32_t table = kNoTable;  // of an uneven sequence: where its UnevenTable begins
+  uint8_t format_pair = 0;
   Thought thought{};
   SlotScore slot_score{};
 };
-static_assert(sizeof(SealEntry) == 32);
+static_assert(sizeof(SealEntry) == 32 && kFormatPairs <= 256);
+
+// Where a token goes: a SlotPlace, and from this bit on the place of the lane's block in the page.
+inline constexpr int kBlockPlaceBit = 44;
 
 struct SealParams {
   DevicePool pool;
   DeviceLayouts layouts;
   const SealEntry* orders = nullptr;
   const PageEntry* entries = nullptr;
+  const uint32_t* tables = nullptr;  // of uneven sequences
   uint32_t order_count = 0;
-  SlotPlace* places = nullptr;       // [order_count][lanes][16]
+  uint64_t* places = nullptr;        // [order_count][lanes][16]
   uint32_t* refused_call = nullptr;  // the number of the last call that lacked room
   uint32_t call = 0;                 // this one's: 1, 2, ...
   FaultSink faults;
 };
 
-// REQUIRES: head_dim 64 or 128; pages of one call do not overlap.
+// REQUIRES: head_dim 64 or 128; pages of one call do not overlap, and lie within 16 TiB.
 cudaError_t LaunchSeal(const SealParams& params, cudaStream_t stream);
 
 }  // namespace palimpsest::cuda

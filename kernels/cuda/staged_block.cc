@@ -31,4 +31,14 @@ absl::Status StagedBlock::Copy(uint64_t bytes, cudaStream_t stream) {
   return ToStatus(cudaEventRecord(copy.copied.get(), stream), "mark a table as copied");
 }
 
+absl::Status StagedBlock::CopyRows(const Rows& rows, cudaStream_t stream) {
+  const HostCopy& copy = copies_[next_];
+  KV_RETURN_IF_ERROR(
+      ToStatus(cudaMemcpy2DAsync(device_.get() + rows.first_byte, rows.stride,
+                                 copy.bytes.get() + rows.first_byte, rows.stride, rows.bytes,
+                                 rows.rows, cudaMemcpyHostToDevice, stream),
+               "copy a table's rows to the device"));
+  return ToStatus(cudaEventRecord(copy.copied.get(), stream), "mark a table as copied");
+}
+
 }  // namespace palimpsest::cuda

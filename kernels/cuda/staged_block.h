@@ -27,6 +27,13 @@ class StagedBlock {
   absl::StatusOr<uint8_t*> Begin();
   // Orders the copy of the first `bytes` bytes of what Begin gave.
   absl::Status Copy(uint64_t bytes, cudaStream_t stream);
+  // Or of the first `bytes` bytes of each of `rows` rows, which lie `stride` apart.
+  struct Rows {
+    uint64_t first_byte = 0;
+    uint64_t stride = 0, rows = 0;
+    uint64_t bytes = 0;
+  };
+  absl::Status CopyRows(const Rows& rows, cudaStream_t stream);
 
  private:
   struct HostCopy {

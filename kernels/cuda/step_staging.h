@@ -20,6 +20,9 @@ class StepStaging {
 
   // Fixed addresses, on the device.
   const StepArrays& device() const { return device_; }
+  // The plans of all layers (layer_plans.h); null where there are no shares.
+  const uint8_t* layer_plans() const { return plans_.device(); }
+  LayerPlanShape layer_plan_shape() const;
 
   // What was staged last, in host memory until the next Stage.
   absl::Span<const StepSequence> sequences() const { return writer_.sequences(); }
@@ -29,8 +32,11 @@ class StepStaging {
                      absl::Span<const StepRows> rows, cudaStream_t stream);
 
  private:
+  absl::Status StagePlans(cudaStream_t stream);
+
   StepWriter writer_;
   StagedBlock block_;
+  StagedBlock plans_;  // each copy has the layers that were planned when it was filled
   StepArrays device_;
 };
 

@@ -39,7 +39,11 @@ enum class SlotUse : uint8_t {
 };
 
 // One sequence of the step: number i has the rows of the step's StepRows i (sequences without new
-// rows are left out). Its pages lie at page_entries[first_page ...], class after class.
+// rows are left out). Its pages lie at page_entries[first_page ...], class after class. Of an
+// uneven sequence (uneven_lanes.h) the step has UnevenLanes too, as far as blocks go: round_first
+// at words[first_round ...], one for each round in use, and block_counts [lanes] at
+// words[first_count ...].
+inline constexpr uint32_t kEvenLanes = ~uint32_t{0};
 struct StepSequence {
   uint32_t first_page = 0;
   uint32_t page_count = 0;
@@ -50,6 +54,11 @@ struct StepSequence {
   uint32_t row_count = 0;
   SlotUse slot_use = SlotUse::kNone;
   uint32_t evict_from = 0;  // with kEvict
+  uint32_t even_pages = 0;
+  uint32_t first_round = 0;
+  uint32_t first_count = kEvenLanes;
+
+  constexpr bool uneven() const { return first_count != kEvenLanes; }
 };
 
 // One row of the activations: where its K and V go. A row below the step's last that no sequence
@@ -65,6 +74,8 @@ struct StepRow {
 
 struct StepHeader {
   uint32_t row_count = 0;  // rows past it are padding of a captured graph
+  // Whether attention goes by a plan for each layer (layer_plans.h): where a sequence is uneven.
+  uint32_t layer_plans = 0;
 };
 
 // Offsets of one format pair's page, as kernels need them: PageLayout in 40 bytes.
@@ -92,6 +103,8 @@ struct DevicePool {
   int query_heads = 0;
   bool slot_scores = false;
   bool residue = false;
+  const uint32_t* lane_ranks =
+      nullptr;  // [layers * kv_heads], null where the codebook has no shares
 
 #ifdef __CUDACC__
   // `lane`: layer * kv_heads + kv_head. K of 16 tokens, then V; and the tokens' scores, where there

@@ -2,10 +2,13 @@
 #include "kernels/cuda/step_writer.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
 #include "kernels/cuda/array_packer.h"
 #include "kernels/cuda/page_entries.h"
+#include "kernels/cuda/uneven_writer.h"
 
 namespace palimpsest::cuda {
 namespace {
@@ -20,6 +23,17 @@ SlotUse UseOfSlots(const SequenceView& view, const StepRows& rows) {
   if (view.evict_from != kNoEviction) return SlotUse::kEvict;
   const bool received = view.slot_score == SlotScore::kAttentionReceived && rows.count == 1;
   return received ? SlotUse::kAddReceived : SlotUse::kNone;
+}
+
+// The largest number of rounds that the pool's uneven sequences may have in use: one of a share s
+// of the mean has s as many as the pages that they would fill if all had s, but for those begun.
+uint64_t RoundsMax(const PoolLayout& pool) {
+  if (pool.lane_ranks().empty()) return 0;
+  const std::vector<float>& shares = pool.config().codebook->lane_shares;
+  const float largest = *std::max_element(shares.begin(), shares.end());
+  constexpr uint64_t kBegun = 4;
+  return static_cast<uint64_t>(std::ceil(largest)) * pool.pages_max() +
+         kBegun * pool.sequences_max();
 }
 
 // Where each row of the step goes, and which of `window` queries are kept. Returns how many rows
@@ -50,7 +64,10 @@ uint32_t PutRows(absl::Span<const SequenceView> sequences, absl::Span<const Step
 }  // namespace
 
 StepWriter::StepWriter(const PoolLayout& pool, const AttendGeometry& geometry)
-    : pages_max_(pool.pages_max()), planner_(geometry, pool.shape(), pool.config().query_heads) {
+    : pages_max_(pool.pages_max()),
+      rounds_max_(RoundsMax(pool)),
+      planner_(geometry, pool.shape(), pool.config().query_heads),
+      lanes_(static_cast<uint32_t>(pool.shape().lanes())) {
   const uint64_t rows_max = pool.config().rows_max;
   ArrayPacker packer;
   offsets_ = {.header = packer.Add<StepHeader>(1),
@@ -58,6 +75,12 @@ StepWriter::StepWriter(const PoolLayout& pool, const AttendGeometry& geometry)
               .rows = packer.Add<StepRow>(rows_max),
               .first_item = packer.Add<uint32_t>(geometry.warp_count() + 1),
               .pages = packer.Add<PageEntry>(pages_max_)};
+  if (!pool.lane_ranks().empty()) {
+    const uint64_t sequences_max = pool.sequences_max();
+    packer.Add<uint32_t>(rounds_max_ + sequences_max * lanes_);
+    layer_plans_.emplace(geometry, pool.shape(), pool.config().query_heads, pool.sequences_max());
+    block_counts_.reserve(sequences_max);
+  }
   packer.Add<AttendItem>(geometry.items_max + 1);  // one for the gap before them
   bytes_max_ = packer.bytes();
   plan_input_.reserve(rows_max);
@@ -70,6 +93,7 @@ StepArrays StepWriter::At(uint8_t* base) const {
           .rows = reinterpret_cast<StepRow*>(base + offsets_.rows),
           .first_item = reinterpret_cast<uint32_t*>(base + offsets_.first_item),
           .pages = reinterpret_cast<PageEntry*>(base),
+          .words = reinterpret_cast<uint32_t*>(base),
           .items = reinterpret_cast<AttendItem*>(base),
           .first_page = static_cast<uint32_t>(offsets_.pages / sizeof(PageEntry))};
 }
@@ -105,6 +129,34 @@ uint64_t StepWriter::PutSequences(const PoolLayout& pool, absl::Span<const Seque
   return next - pages;
 }
 
+absl::StatusOr<uint64_t> StepWriter::PutUneven(absl::Span<const SequenceView> sequences,
+                                               absl::Span<const StepRows> rows, uint64_t first,
+                                               uint32_t* words) {
+  uint32_t* next = words + first;
+  uint64_t rounds_left = rounds_max_;
+  block_counts_.clear();
+  for (uint32_t i = 0; i < rows.size(); ++i) {
+    const UnevenLanes& uneven = sequences[rows[i].sequence].uneven;
+    block_counts_.push_back(uneven.empty() ? nullptr : uneven.block_counts.data());
+    if (uneven.empty()) continue;
+    const uint64_t rounds = RoundsUsed(uneven);
+    if (rounds > rounds_left || rounds > uneven.round_first.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the lanes of uneven sequence ", rows[i].sequence, " have blocks of ",
+                       rounds, " rounds; it names ", uneven.round_first.size(),
+                       ", and a step has room for ", rounds_left, " more"));
+    }
+    rounds_left -= rounds;
+    StepSequence& sequence = sequences_[i];
+    sequence.even_pages = uneven.even_pages;
+    sequence.first_round = static_cast<uint32_t>(next - words);
+    next = std::copy_n(uneven.round_first.begin(), rounds, next);
+    sequence.first_count = static_cast<uint32_t>(next - words);
+    next = std::copy(uneven.block_counts.begin(), uneven.block_counts.end(), next);
+  }
+  return next - words;
+}
+
 absl::StatusOr<uint64_t> StepWriter::Write(const PoolLayout& pool,
                                            absl::Span<const SequenceView> sequences,
                                            absl::Span<const StepRows> rows, uint8_t* base) {
@@ -117,17 +169,32 @@ absl::StatusOr<uint64_t> StepWriter::Write(const PoolLayout& pool,
   }
   const StepArrays to = At(base);
 
-  const uint64_t pages_end =
-      PutSequences(pool, sequences, rows, offsets_.pages / sizeof(PageEntry), to.pages);
+  uint64_t bytes =
+      PutSequences(pool, sequences, rows, offsets_.pages / sizeof(PageEntry), to.pages) *
+      sizeof(PageEntry);
+  const bool uneven = std::any_of(rows.begin(), rows.end(), [&](const StepRows& r) {
+    return !sequences[r.sequence].uneven.empty();
+  });
+  due_layers_ = {};
+  if (uneven) {
+    if (!layer_plans_.has_value()) {
+      return absl::InvalidArgumentError("a sequence is uneven, and no codebook says how");
+    }
+    KV_ASSIGN_OR_RETURN(const uint64_t words_end,
+                        PutUneven(sequences, rows, bytes / sizeof(uint32_t), to.words));
+    bytes = words_end * sizeof(uint32_t);
+    due_layers_ = layer_plans_->Follow(sequences_, plan_input_, block_counts_);
+  }
   std::copy(sequences_.begin(), sequences_.end(), to.sequences);
   const uint32_t row_count = PutRows(sequences, rows, pool.config().query_window, to.rows);
 
-  const auto first_item = static_cast<uint32_t>(
-      (pages_end * sizeof(PageEntry) + sizeof(AttendItem) - 1) / sizeof(AttendItem));
+  *to.header = {.row_count = row_count, .layer_plans = uneven};
+  if (uneven && !pool.shape().slot_scores) return bytes;
+  const auto first_item =
+      static_cast<uint32_t>((bytes + sizeof(AttendItem) - 1) / sizeof(AttendItem));
   const AttendPlan plan =
       planner_.Plan(sequences_, plan_input_,
                     {.items = to.items, .first = first_item, .first_item = to.first_item});
-  *to.header = {.row_count = row_count};
   return (first_item + plan.item_count) * sizeof(AttendItem);
 }
 

@@ -6,6 +6,10 @@ What a query with attention p and output o = sum of p v loses with token i is ex
 p_i / (1 - p_i) |v_i - o|, in which 1 - p_i counts as 0.001 at least: the removal error. The
 residue, one more key that attention reads instead of all that went, has no part in the scores.
 
+Where the model's queries come with shares, the budget is a mean over lanes: each has 16 tokens of it
+in any case and its share of the rest. A lane's newest tokens follow from its own budget. It chooses
+at every window's end at which it has more than that, whatever the others have.
+
 Relatives: Expected Attention (arXiv 2510.00636), SnapKV (arXiv 2404.14469), TriAttention (arXiv
 2604.04921).
 """
@@ -18,6 +22,7 @@ from .recording import Recording
 
 NEWEST_MIN = 16
 CHOSEN_FIRST = 128  # of a budget; half of what it has beyond goes to the newest
+BUDGET_STEP = 16
 REST_MIN = 1e-3  # of attention, what is left to the others
 
 
@@ -43,6 +48,19 @@ def newest_tokens(budget: int) -> int:
     return max(NEWEST_MIN, (budget - CHOSEN_FIRST) // 2)
 
 
+def lane_budgets(shares: np.ndarray, mean: int) -> np.ndarray:
+    """[layers, kv_heads], whole numbers with that mean: NEWEST_MIN and what the mean has beyond
+    whole steps each, and the rest by shares, a step at a time. What rounding down leaves goes to
+    the largest remainders, of equal ones to the first."""
+    least = min(mean, NEWEST_MIN + mean % BUDGET_STEP)
+    steps = (mean - least) // BUDGET_STEP * shares.size
+    exact = steps * (shares / shares.sum()).ravel()
+    whole = np.floor(exact)
+    left = steps - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:left]] += 1
+    return least + BUDGET_STEP * whole.astype(int).reshape(shares.shape)
+
+
 class Anticipate(Follower):
     LITERAL: dict[str, bool] = {}
 
@@ -50,12 +68,18 @@ class Anticipate(Follower):
     # differ in their last bit.
     TOLERANCE = 1e-3
 
+    def __init__(self, recording: Recording):
+        super().__init__(recording)
+        self.budgets = lane_budgets(recording.lane_shares, self.budget)
+
     def act(self, window_ended: bool) -> None:
         if not window_ended:
             return
-        for layer, head, tokens in self.lanes_above(self.budget, self.prompt):
-            self.keep_best(layer, head, tokens, self.removal_errors(layer, head, tokens),
-                           self.budget, recent=newest_tokens(self.budget))
+        for layer, head in self.recording.lanes():
+            tokens, own = self.live_in(layer, head, self.prompt), int(self.budgets[layer, head])
+            if len(tokens) > own:
+                self.keep_best(layer, head, tokens, self.removal_errors(layer, head, tokens), own,
+                               recent=newest_tokens(own))
 
     def removal_errors(self, layer: int, head: int, tokens: np.ndarray) -> np.ndarray:
         """The largest over queries, of each of `tokens`. All live tokens take their share of

@@ -25,6 +25,7 @@ class Recording:
     sparsity: np.ndarray  # [refreshes, sparsity_layers], as measured
     inverse_frequencies: np.ndarray  # [D / 2], of RoPE
     codebook: np.ndarray  # [layers, query_heads, queries, D], before RoPE
+    lane_shares: np.ndarray  # [layers, kv_heads], of the codebook; all 1 where it has none
 
     @property
     def layers(self) -> int:
@@ -91,4 +92,10 @@ def read(path: str | pathlib.Path) -> Recording:
         live=live[..., :positions].astype(bool),
         sparsity=arrays["sparsity"].reshape(-1, max(1, len(header["sparsity_layers"]))),
         inverse_frequencies=arrays["inverse_frequencies"].astype(np.float64),
-        codebook=arrays["codebook"].reshape(layers, query_heads, -1, dim).astype(np.float64))
+        codebook=arrays["codebook"].reshape(layers, query_heads, -1, dim).astype(np.float64),
+        lane_shares=_shares(arrays["lane_shares"], layers, kv_heads))
+
+
+def _shares(stored: np.ndarray, layers: int, kv_heads: int) -> np.ndarray:
+    shares = stored.astype(np.float64) if len(stored) > 0 else np.ones(layers * kv_heads)
+    return shares.reshape(layers, kv_heads)

@@ -15,7 +15,7 @@ from .formats import stored
 from .lanes import Lanes
 from .network import Network, hadamard
 from .policies import Scorer
-from .spec import Spec
+from .spec import RECENT_BEYOND, Spec
 from .storage import Storage
 
 # seen(layer, queries before RoPE [batch, query heads, tokens, dim])
@@ -155,5 +155,10 @@ class Run:
         if spec.share_layer:
             score = score.amax(1, keepdim=True).expand_as(score).clone()
         score[lanes.positions < self.pinned] = float("inf")
-        score[lanes.positions >= self.next - spec.recent] = float("inf")
+        score[lanes.positions >= self.next - self.newest(layer)] = float("inf")
         return score
+
+    def newest(self, layer: int) -> int | torch.Tensor:
+        """Tokens that stay because they are new, of every lane or as [KV heads, 1]."""
+        spec = self.spec
+        return max(spec.recent, int((spec.budget - RECENT_BEYOND) * spec.recent_share))

@@ -27,6 +27,9 @@ class SideBySide(Run):
             run.storage.see(self.lanes, tokens.shape[1])
         return hidden
 
+    def figures_of_each(self) -> list[dict[str, float]]:
+        return [{"live": self.live, **run.storage.figures()} for run in self.each]
+
     def enter(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
               ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         parts = zip(self.each, *(x.chunk(len(self.each)) for x in (q, k, v)))

@@ -12,11 +12,13 @@ from .picks import PICKS
 from .segments import FITS
 
 BLOCK = 32  # tokens a step reads; selection happens between steps
+RECENT_BEYOND = 128  # tokens of a budget that are not shared with more newest ones
 
 POLICIES = ("full", "anticipate", "rkv", "h2o", "longflow", "window", "random", "thinkv")
 SCORES = ("probability", "value_norm", "distance", "removal_error", "residue_distance")
 _PRECISION = re.compile("R(2|4|8|16)E(2|4|8|16)T(2|4|8|16)")
 SHARES = ("equal", "pyramid", "measured", "pooled")
+LOSSES = ("selecting", "full")
 REDUCTIONS = ("max", "top4", "square_sum", "sum")
 
 
@@ -27,6 +29,7 @@ class Spec:
     budget: int = 0  # tokens of a lane that stay when one selects, without the prompt
     interval: int = 64  # tokens between two selections; a multiple of BLOCK
     recent: int = 16  # newest tokens that always stay, within the budget
+    recent_share: float = 0  # or this share of what a lane keeps beyond RECENT_BEYOND, if more
     key_format: str = "bf16"
     value_format: str = "bf16"
     key_scales: str = "token"  # SCALES: whose 16 elements share a scale
@@ -50,6 +53,12 @@ class Spec:
     shares: str = "equal"  # of lanes in the budget of all: SHARES, see budgets.py
     shares_by: str = "layer"  # whose lanes keep the same number; or "lane": each its own
     floor: float = 0.5  # measured, pooled: what of the budget every lane has
+    power: float = 1  # measured: the rest goes by what was lost to this power
+    each_first: int = 0  # pyramid, measured: tokens that every lane gets before others are shared
+    shares_from: str = "selecting"  # measured: LOSSES, what counts as lost, see budgets.py
+    shares_at: int = 0  # measured: with this budget; 0: the run's own
+    shares_every: int = 1024  # measured from "full": after every so many tokens
+    eager: bool = False  # select when any lane has more than its own; else when all together have
     slope: float = 0.5  # pyramid
 
     # any policy, with kinds of thought (labels.py), chains alone:
@@ -82,6 +91,7 @@ class Spec:
         need(self.value_scales in SCALES, f"value_scales {self.value_scales!r}: one of {SCALES}")
         need(self.policy in ("full", "thinkv") or self.budget > self.recent,
              f"a budget of {self.budget} must be above recent = {self.recent}")
+        need(0 <= self.recent_share <= 1, "recent_share in [0, 1]")
         need(self.interval > 0 and self.interval % BLOCK == 0,
              f"interval {self.interval}: a multiple of {BLOCK}")
         need(self.policy != "anticipate"
@@ -104,7 +114,14 @@ class Spec:
              "residue_distance without a residue")
         need(self.shares in SHARES, f"shares {self.shares!r}: one of {SHARES}")
         need(self.shares_by in ("layer", "lane"), f"shares_by {self.shares_by!r}: layer or lane")
-        need(0 <= self.floor <= 1 and -1 < self.slope < 1, "floor in [0, 1], slope in (-1, 1)")
+        need(self.shares_from in LOSSES, f"shares_from {self.shares_from!r}: one of {LOSSES}")
+        need(self.shares_at >= 0 and 0 <= self.each_first <= self.budget,
+             "shares_at from 0 on, each_first in [0, budget]")
+        need(self.shares_every > 0 and self.shares_every % BLOCK == 0,
+             f"shares_every {self.shares_every}: a multiple of {BLOCK}")
+        need(0 <= self.floor <= 1 and -1 < self.slope < 1 and 0 < self.power <= 2,
+             "floor in [0, 1], slope in (-1, 1), power in (0, 2]")
+        need(not self.eager or self.shares != "pooled", "eager: not of shares that are pooled")
         need(self.shares == "equal" or self.policy == "anticipate" and self.labels is None
              and self.key_scales == self.value_scales == "token",
              "shares: of anticipate alone, without labels, scales by token")

@@ -39,7 +39,7 @@ from .codebook import Codebooks, FileCodebook, sample_queries
 from .network import Network
 from .run import Run
 from .side_by_side import SideBySide
-from .spec import Spec, read_spec, to_line
+from .spec import BLOCK, Spec, read_spec, to_line
 
 _LAB = pathlib.Path(__file__).resolve().parents[1]
 _REASONER = _LAB / "reasoner" / "model"
@@ -113,11 +113,21 @@ class Calibration:
             return Run(self._network, spec, pinned, codebook, centres)
         lost = None
         if spec.shares == "measured":
-            alike = dataclasses.replace(spec, name="", shares_by="layer", floor=0)
+            alike = self._measured_alike(spec)
             if alike not in self._lost:
                 self._lost[alike] = lost_on(self._network, spec, pinned, codebook, *self._read())
             lost = self._lost[alike]
         return UnevenRun(self._network, spec, pinned, codebook, centres, lost)
+
+    @staticmethod
+    def _measured_alike(spec: Spec) -> Spec:
+        """Equal for specs that what is lost does not tell apart."""
+        alike = dataclasses.replace(spec, name="", shares_by="layer", floor=0, power=1,
+                                    each_first=0, eager=False)
+        if spec.shares_from == "full":
+            alike = dataclasses.replace(alike, budget=spec.shares_at or spec.budget, shares_at=0,
+                                        interval=BLOCK)
+        return alike
 
 
 def run_chains(network: Network, sweep: dict, specs: list[Spec], file: pathlib.Path | None) -> None:

@@ -34,10 +34,11 @@ def judge(network: Network, tokens: torch.Tensor, run: Run, truth: torch.Tensor
           ) -> list[dict[str, float | list[float]]]:
     """Of `run`, or of each that is side by side in it. truth: full_states of these tokens."""
     start = time.time()
-    each = run.each if isinstance(run, SideBySide) else [run]
+    side_by_side = isinstance(run, SideBySide)
+    each = len(run.each) if side_by_side else 1
     half = tokens.shape[1] // 2
-    divergence = torch.zeros(len(each), len(tokens), dtype=torch.float64, device=network.device)
-    late, agree = torch.zeros(2, len(each), dtype=torch.float64, device=network.device)
+    divergence = torch.zeros(each, len(tokens), dtype=torch.float64, device=network.device)
+    late, agree = torch.zeros(2, each, dtype=torch.float64, device=network.device)
     judged = judged_late = 0
     for first in range(0, tokens.shape[1], BLOCK):
         block = slice(first, first + BLOCK)
@@ -45,7 +46,7 @@ def judge(network: Network, tokens: torch.Tensor, run: Run, truth: torch.Tensor
         if first < JUDGED_FROM:
             continue
         wanted = network.logits(truth[:, block]).log_softmax(-1)
-        for i, part in enumerate(hidden.chunk(len(each))):
+        for i, part in enumerate(hidden.chunk(each)):
             guess = network.logits(part).log_softmax(-1)
             kl = (wanted.exp() * (wanted - guess)).sum(-1).double().sum(-1)
             divergence[i] += kl
@@ -53,9 +54,10 @@ def judge(network: Network, tokens: torch.Tensor, run: Run, truth: torch.Tensor
             agree[i] += (wanted.argmax(-1) == guess.argmax(-1)).double().sum()
         judged += tokens[:, block].numel()
         judged_late += tokens[:, block].numel() * (first >= half)
-    seconds = (time.time() - start) / len(each)
+    seconds = (time.time() - start) / each
+    figures = run.figures_of_each() if side_by_side else [run.figures()]
     return [{"kl": divergence[i].sum().item() / judged,
              "kl_texts": (divergence[i] * len(tokens) / judged).tolist(),
              "kl_last_half": late[i].item() / judged_late,
-             "top1": agree[i].item() / judged, "live": run.live, **one.storage.figures(),
-             "seconds": seconds} for i, one in enumerate(each)]
+             "top1": agree[i].item() / judged, **own, "seconds": seconds}
+            for i, own in enumerate(figures)]

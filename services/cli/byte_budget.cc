@@ -48,8 +48,8 @@ struct ByteSteps {
 // One chain's life as the engine leads it, without its text.
 class PretendedChain {
  public:
-  PretendedChain(const PolicySpec& spec, const Policy& policy, PagePool* pool, Backend* backend,
-                 uint64_t query_bytes, const ChainLength& length)
+  PretendedChain(const PolicySpec& spec, const Policy& policy, const CacheCosts& costs,
+                 PagePool* pool, Backend* backend, const ChainLength& length)
       : policy_(policy),
         length_(length),
         windows_({.prompt_tokens = length.prompt_tokens,
@@ -59,7 +59,8 @@ class PretendedChain {
                {.formats = spec.formats,
                 .prompt_tokens = length.prompt_tokens,
                 .selection = policy.selection(),
-                .query_bytes = query_bytes}) {}
+                .query_bytes = QueryWindowBytes(costs.shape, costs.query_heads, kQueriesKept),
+                .sharing = SharingOf(spec, policy, costs, length)}) {}
 
   absl::Status Run(ByteSteps* steps) {
     while (cache_.token_count() < length_.tokens) {
@@ -75,6 +76,17 @@ class PretendedChain {
   }
 
  private:
+  static LaneSharing SharingOf(const PolicySpec& spec, const Policy& policy,
+                               const CacheCosts& costs, const ChainLength& length) {
+    if (!policy.selection().by_share) return {};
+    return WithinLimits({.shares = costs.lane_shares,
+                         .budget_tokens = spec.budget_tokens,
+                         .window_tokens = WindowTokensOf(spec),
+                         .lag_tokens = costs.plan_lag_tokens,
+                         .tokens_max = length.tokens},
+                        length.prompt_tokens);
+  }
+
   absl::Status Boundary() {
     KV_RETURN_IF_ERROR(cache_.PlanSeal(Thought::kReasoning, 0).status());
     const auto sealed = cache_.CommitSeal(Thought::kReasoning, windows_.starts());
@@ -108,15 +120,14 @@ absl::StatusOr<double> MeanBytesPercent(const PolicySpec& spec, const CacheCosts
                                         absl::Span<const ChainLength> chains) {
   KV_ASSIGN_OR_RETURN(const std::unique_ptr<const Policy> policy, NewPolicy(spec));
   const Selection selection = policy->selection();
-  CacheShape shape = costs.shape;
-  shape.slot_scores = SlotScoreOf(selection.selector) != SlotScore::kNone;
-  shape.residue = selection.residue;
-  KV_ASSIGN_OR_RETURN(PagePool pool, PoolFor(shape, chains));
-  const uint64_t query_bytes = QueryWindowBytes(shape, costs.query_heads, kQueriesKept);
+  CacheCosts own = costs;
+  own.shape.slot_scores = SlotScoreOf(selection.selector) != SlotScore::kNone;
+  own.shape.residue = selection.residue;
+  KV_ASSIGN_OR_RETURN(PagePool pool, PoolFor(own.shape, chains));
   NoBackend backend;
   ByteSteps steps;
   for (const ChainLength& chain : chains) {
-    PretendedChain pretended(spec, *policy, &pool, &backend, query_bytes, chain);
+    PretendedChain pretended(spec, *policy, own, &pool, &backend, chain);
     KV_RETURN_IF_ERROR(pretended.Run(&steps));
   }
   return steps.full > 0 ? 100 * steps.held / steps.full : 0.0;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -24,6 +25,9 @@ struct ChainLength {
 struct CacheCosts {
   CacheShape shape;  // slot_scores and residue are set here by what the policy needs
   int query_heads = 0;
+  // QueryCodebook's, for policies that go by them; empty where a worker has none.
+  std::vector<float> lane_shares = {};
+  uint32_t plan_lag_tokens = 0;  // LaneSharing's
 };
 
 // All bytes of the chains' caches, summed over all their steps, in per cent of what K and V of the

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "services/cli/assets.h"
+#include "services/decode/pool/lane_ledger.h"
 
 namespace palimpsest::cli {
 namespace {
@@ -64,6 +65,10 @@ std::vector<std::string> WorkerArguments(const FleetOptions& options, const std:
 }
 
 }  // namespace
+
+uint32_t PlanLagOf(const FleetOptions& options) {
+  return options.store && !options.lockstep ? kPlanLagTokens : 0;
+}
 
 absl::StatusOr<std::unique_ptr<Fleet>> Fleet::Start(EventLoop* loop, const Clock* clock,
                                                     const FleetOptions& options) {

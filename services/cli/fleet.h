@@ -30,6 +30,9 @@ struct FleetOptions {
   std::vector<std::string> more = {};  // further arguments
 };
 
+// LaneSharing::lag_tokens of the chains of a worker with these options.
+uint32_t PlanLagOf(const FleetOptions& options);
+
 class Fleet {
  public:
   // Starts what is needed, waits until it listens, and connects. Errors say which process, and what

@@ -168,6 +168,7 @@ absl::Status Build(const WorkerSettings& settings, WorkerMetrics* metrics, Log* 
       .lockstep_deadline =
           std::chrono::duration_cast<std::chrono::milliseconds>(settings.lockstep_deadline),
       .query_bytes = QueryWindowBytes(shape, worker.source.config.query_heads, served.query_window),
+      .lane_shares = codebook == nullptr ? std::vector<float>() : codebook->lane_shares,
       .policies = served.names};
   KV_RETURN_IF_ERROR(UseCalibration(settings, worker.source, *log, options));
   if (!settings.store.empty()) {

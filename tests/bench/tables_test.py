@@ -161,6 +161,10 @@ def main() -> None:
            "Full, bf16: 1.000 [0.510, 1.000] at 102 %.", "| policy | 5 % | 10 % |",
            "| thinkv | 0.250 [0.046, 0.699] at 5.1 %, chains 1.19x | 0.750 [0.301, 0.954] at 10.2 % |",
            "| window | – | 0.000 [0.000, 0.793] at 15 %, not finished |")
+    header, *points = map(json.loads, evaluation)
+    points[-1]["commit"] = "ba9876543210"
+    expect(make_table.eval_table([header, *points]), "commit 0000000000ab.",
+           "window: commit ba9876543210.")
     check_likelihood()
     print("tables hold what benchmarks printed")
 

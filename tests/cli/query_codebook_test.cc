@@ -157,6 +157,7 @@ std::vector<float> FirstLayerQueries(const ModelConfig& config) {
 struct SampledRun {
   ModelConfig config;
   QuerySamples samples;
+  SampledRuns runs = {};
 };
 
 SampledRun RunModel(uint32_t batch) {
@@ -166,6 +167,7 @@ SampledRun RunModel(uint32_t batch) {
   for (int i = 0; i < 3; ++i) {
     prompts.push_back({.tokens = std::vector<int32_t>(5 + 20 * i, 7 + i), .max_new_tokens = 90});
   }
+  prompts[1].continuation = std::vector<int32_t>(100, 33);
   PagePool pool =
       *PagePool::Create({.shape = shape, .pool_bytes = PoolBytesFor(shape, prompts, batch)});
   const auto device = NewDevice({.choice = {.kind = DeviceKind::kCpu},
@@ -175,9 +177,10 @@ SampledRun RunModel(uint32_t batch) {
                                  .logit_rows_max = static_cast<int>(batch)});
   EXPECT_TRUE(device.ok()) << device.status();
   SampledRun run{source.config, QuerySamples(source.config, 64, static_cast<int>(batch))};
-  const auto runs = SampleRuns(*device, &pool, prompts, {.first_step = 16, .batch = batch},
-                               &run.samples, [](const auto&) { return absl::OkStatus(); });
+  auto runs = SampleRuns(*device, &pool, prompts, {.first_step = 16, .batch = batch}, &run.samples,
+                         [](const auto&) { return absl::OkStatus(); });
   EXPECT_TRUE(runs.ok()) << runs.status();
+  run.runs = *std::move(runs);
   return run;
 }
 
@@ -206,6 +209,20 @@ TEST(QuerySamples, HoldTheQueriesOfGeneratedTokensAsTheyWereBeforeRope) {
       EXPECT_LT(best, largest / 200) << "head " << head << ", sample " << s;
     }
   }
+}
+
+TEST(SampleRuns, TellsWhatFollowedEachPrompt) {
+  const SampledRun run = RunModel(2);
+  const std::vector<std::vector<int32_t>>& written = run.runs.written;
+  ASSERT_EQ(written.size(), 3u);
+  EXPECT_EQ(written[1], std::vector<int32_t>(90, 33)) << "as it was told to read";
+  uint64_t tokens = 0;
+  for (const std::vector<int32_t>& of_prompt : written) {
+    tokens += of_prompt.size();
+    EXPECT_TRUE(of_prompt.size() == 90 || of_prompt.back() == run.config.eos_ids[0]);
+  }
+  EXPECT_EQ(written, RunModel(3).runs.written);
+  EXPECT_GE(run.samples.offered() + 3, tokens);
 }
 
 TEST(ClusterQueries, GivesRealQueriesAndTheSameOnEveryNumberOfThreads) {
@@ -267,6 +284,9 @@ TEST(CalibrateSettings, TheCodebookLiesBesideTheCalibration) {
   EXPECT_EQ(CodebookPath(settings), "queries.safetensors");
   settings.out = "a/b/calibration.json";
   EXPECT_EQ(CodebookPath(settings), "a/b/queries.safetensors");
+  settings.shares_of = "c/d.safetensors";
+  settings.out = "a/e.safetensors";
+  EXPECT_EQ(CodebookPath(settings), "a/e.safetensors") << "nothing else is written";
   settings.codebook = "x";
   EXPECT_EQ(CodebookPath(settings), "x");
 }

@@ -28,6 +28,8 @@ from fidelity import POLICIES  # noqa: E402: found by the line above
 from fidelity.recording import Recording, read  # noqa: E402
 
 SOURCES = ("random", "quantised", "reasoner")
+if POLICY == "anticipate":
+    SOURCES += ("uneven",)
 TIES_MAX = 0.001  # of the tokens evicted
 FAILURES_SHOWN = 5
 
@@ -73,11 +75,20 @@ class Comparison:
         stored = len(self.recording.k)
         exact = all(np.array_equal(a, b[:stored]) for a, b in (
             (self.recording.k, self.recording.new_k), (self.recording.v, self.recording.new_v)))
-        if exact == (self.recording.spec["source"] == "quantised"):
+        if exact == (self.recording.spec["source"] in ("quantised", "uneven")):
             found.append("pages hold what was appended" if exact else "bf16 pages are not exact")
+        if self.recording.spec["source"] == "uneven":
+            found += self.complaints_of_lanes()
         if POLICY == "thinkv":
             found += self.complaints_of_thoughts()
         return found
+
+    def complaints_of_lanes(self) -> list[str]:
+        """By shares that differ as much as these, lanes first choose at different steps."""
+        live = self.recording.live
+        present = np.cumsum(self.recording.step_tokens)[:, None, None]
+        begun = (live.sum(axis=-1) < present).argmax(axis=0)
+        return [] if len(np.unique(begun)) > 2 else ["all lanes begin to choose together"]
 
     def complaints_of_thoughts(self) -> list[str]:
         mine, theirs = np.array(self.follower.sparsity), self.recording.sparsity

@@ -5,16 +5,20 @@
 //   record_survivors POLICY SOURCE FILE     (from the root of the tree)
 //
 // SOURCE: `random` (random_model.h) or `reasoner`, both with all pages in bf16; or `quantised`:
-// random, in the formats that the policy starts from, or nvfp4 where that is bf16.
+// random, in the formats that the policy starts from, or nvfp4 where that is bf16; or `uneven`:
+// quantised, with a codebook whose lanes have different shares.
 //
 // FILE: a line of JSON, then the arrays that it lists, one after the other, little-endian.
+#include <algorithm>
 #include <fstream>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -45,7 +49,11 @@ struct Source {
   std::vector<float> theta = {};  // such that all kinds of thoughts come up
 };
 
-absl::StatusOr<Source> RandomSource() {
+// Of the random model's lanes. One is so large that its newest tokens are more than the least, and
+// two are equal, so that which of them ranks first is seen.
+constexpr float kShares[] = {1.9f, 0.3f, 0.9f, 0.6f, 0.6f, 1.7f};
+
+absl::StatusOr<Source> RandomSource(bool uneven) {
   ModelConfig config;
   config.layers = 3;
   config.query_heads = 4;
@@ -54,8 +62,10 @@ absl::StatusOr<Source> RandomSource() {
   config.vocab_size = 2;
   config.max_positions = 4096;
   auto model = std::make_unique<RandomModel>(config, /*seed=*/1);
+  QueryCodebook codebook = model->Codebook(32);
+  if (uneven) codebook.lane_shares.assign(std::begin(kShares), std::end(kShares));
   Source source{.prompt = std::vector<int32_t>(21, 1),  // ends inside a group
-                .codebook = std::make_shared<const QueryCodebook>(model->Codebook(32)),
+                .codebook = std::make_shared<const QueryCodebook>(std::move(codebook)),
                 .sparsity_layers = {0, 2},
                 .theta = {0.3f, 0.6f}};
   source.model = std::move(model);
@@ -138,6 +148,7 @@ bool Write(const std::string& path, const std::string& name, const PolicySpec& s
   writer.Add("sparsity", "<f4", recording.sparsity);
   writer.Add("inverse_frequencies", "<f4", InverseFrequencies(config.rope, config.head_dim));
   writer.Add("codebook", "bf16", source.codebook->data);
+  writer.Add("lane_shares", "<f4", source.codebook->lane_shares);
   return writer.Write(path, {{"policy", spec.name},
                              {"source", name},
                              {"budget_tokens", spec.budget_tokens},
@@ -154,8 +165,11 @@ bool Write(const std::string& path, const std::string& name, const PolicySpec& s
 }
 
 absl::Status Record(const std::string& policy, const std::string& name, const std::string& path) {
-  KV_ASSIGN_OR_RETURN(const Source source, name == "reasoner" ? ReasonerSource() : RandomSource());
-  KV_ASSIGN_OR_RETURN(const PolicySpec spec, SmallSpec(policy, source, name == "quantised"));
+  const bool uneven = name == "uneven";
+  KV_ASSIGN_OR_RETURN(const Source source,
+                      name == "reasoner" ? ReasonerSource() : RandomSource(uneven));
+  KV_ASSIGN_OR_RETURN(const PolicySpec spec,
+                      SmallSpec(policy, source, uneven || name == "quantised"));
   KV_ASSIGN_OR_RETURN(const ServedPolicies wants, ServePolicies({policy}, /*has_codebook=*/true));
   CacheShape shape = source.model->config().cache_shape();
   shape.slot_scores = wants.slot_scores;
@@ -174,8 +188,8 @@ absl::Status Record(const std::string& policy, const std::string& name, const st
   const Recording& recording = recorder->recording();
   const std::unique_ptr<Clock> clock = NewSteadyClock();
   const auto backend = NewTimedBackend(std::move(recorder), clock.get());
-  Engine engine({.batch_max = 1}, source.model.get(), backend.get(), std::move(pool), nullptr,
-                clock.get(), nullptr);
+  Engine engine({.batch_max = 1, .lane_shares = source.codebook->lane_shares}, source.model.get(),
+                backend.get(), std::move(pool), nullptr, clock.get(), nullptr);
   KV_RETURN_IF_ERROR(Generate(engine, {.prompt = source.prompt,
                                        .max_new_tokens = kGenerated,
                                        .stop_tokens = {},
@@ -192,8 +206,9 @@ absl::Status Record(const std::string& policy, const std::string& name, const st
 
 int main(int argc, char** argv) {
   const std::string source = argc == 4 ? argv[2] : "";
-  if (source != "random" && source != "quantised" && source != "reasoner") {
-    std::cerr << "usage: record_survivors POLICY random|quantised|reasoner FILE\n";
+  constexpr absl::string_view kSources[] = {"random", "quantised", "reasoner", "uneven"};
+  if (std::find(std::begin(kSources), std::end(kSources), source) == std::end(kSources)) {
+    std::cerr << "usage: record_survivors POLICY random|quantised|reasoner|uneven FILE\n";
     return 2;
   }
   const absl::Status status = palimpsest::Record(argv[1], source, argv[3]);

@@ -18,13 +18,35 @@ struct SlotState {
 };
 
 // Of a page's bytes from its positions on.
-SlotState StateOf(const PageLayout& layout, const uint8_t* tail, size_t lane, int slot) {
+SlotState StateOf(const PageLayout& layout, const uint8_t* tail, size_t block, int slot) {
   SlotState state;
   uint16_t mask = 0;
-  std::memcpy(&mask, tail + layout.masks_offset - layout.positions_offset + lane * 2, 2);
-  std::memcpy(&state.position, tail + (lane * kSlotsPerPage + slot) * 4, 4);
+  std::memcpy(&mask, tail + layout.masks_offset - layout.positions_offset + block * 2, 2);
+  std::memcpy(&state.position, tail + (block * kSlotsPerPage + slot) * 4, 4);
   state.live = (mask >> slot & 1) != 0;
   return state;
+}
+
+constexpr int kNobody = -1;
+
+// Whose each block of a class's pages is, or kNobody: [pages][lanes]. An uneven sequence has pages
+// of one class only.
+std::vector<int> OwnersOf(const SequenceView& view, size_t pages, absl::Span<const uint32_t> ranks,
+                          int lanes) {
+  std::vector<int> owners(pages * lanes, kNobody);
+  if (pages == 0) return owners;
+  for (int lane = 0; lane < lanes; ++lane) {
+    const size_t blocks = view.uneven.empty() ? pages : view.uneven.block_counts[lane];
+    for (uint32_t block = 0; block < blocks; ++block) {
+      BlockPlace at{.page = block, .place = static_cast<uint32_t>(lane)};
+      if (!view.uneven.empty()) at = PlaceOfBlock(view.uneven, lanes, lane, ranks[lane], block);
+      KV_CHECK(at.page < pages);
+      int& owner = owners[size_t{at.page} * lanes + at.place];
+      KV_CHECK(owner == kNobody);
+      owner = lane;
+    }
+  }
+  return owners;
 }
 
 }  // namespace
@@ -34,6 +56,7 @@ RecordingBackend::RecordingBackend(std::unique_ptr<Backend> backend, const Backe
     : backend_(std::move(backend)), config_(config) {
   KV_CHECK(!config.rotate_keys && backend_->activation_type() == ActivationType::kFloat32);
   KV_CHECK(positions_max % 8 == 0);
+  if (config.codebook != nullptr) ranks_ = RankLanes(config.codebook->lane_shares);
   recording_.positions_max = positions_max;
 }
 
@@ -88,14 +111,18 @@ absl::Status RecordingBackend::RecordStored(const SequenceView& view, Thought th
   const uint32_t end = view.open_position + view.open_count;
   recording_.stored_k.resize(end * lanes * dim);
   recording_.stored_v.resize(end * lanes * dim);
+  const absl::Span<const PageOffset> pages = view.pages[Index(thought)];
+  const std::vector<int> owners = OwnersOf(view, pages.size(), ranks_, config_.shape.lanes());
   std::vector<uint8_t> page(layout.page_bytes);
   std::vector<float> decoded(dim);
-  for (const PageOffset offset : view.pages[Index(thought)]) {
-    KV_RETURN_IF_ERROR(backend_->Read(offset, absl::MakeSpan(page)));
-    for (size_t lane = 0; lane < lanes; ++lane) {
-      const uint8_t* const bytes = page.data() + lane * layout.lane_bytes;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    KV_RETURN_IF_ERROR(backend_->Read(pages[i], absl::MakeSpan(page)));
+    for (size_t block = 0; block < lanes; ++block) {
+      const int lane = owners[i * lanes + block];
+      if (lane == kNobody) continue;
+      const uint8_t* const bytes = page.data() + block * layout.lane_bytes;
       for (int slot = 0; slot < kSlotsPerPage; ++slot) {
-        const SlotState state = StateOf(layout, page.data() + layout.positions_offset, lane, slot);
+        const SlotState state = StateOf(layout, page.data() + layout.positions_offset, block, slot);
         if (!state.live || state.position < view.open_position) continue;
         const auto decode = [&](Format format, const uint8_t* data, const uint8_t* scales,
                                 std::vector<uint16_t>& to) {
@@ -121,11 +148,15 @@ absl::Status RecordingBackend::RecordLive(const SequenceView& view) {
   for (const Thought thought : kThoughts) {
     const PageLayout layout = MakePageLayout(config_.shape, view.formats.of(thought));
     tail.resize(layout.page_bytes - layout.positions_offset);
-    for (const PageOffset page : view.pages[Index(thought)]) {
-      KV_RETURN_IF_ERROR(backend_->Read(page + layout.positions_offset, absl::MakeSpan(tail)));
-      for (int lane = 0; lane < lanes; ++lane) {
+    const absl::Span<const PageOffset> pages = view.pages[Index(thought)];
+    const std::vector<int> owners = OwnersOf(view, pages.size(), ranks_, lanes);
+    for (size_t i = 0; i < pages.size(); ++i) {
+      KV_RETURN_IF_ERROR(backend_->Read(pages[i] + layout.positions_offset, absl::MakeSpan(tail)));
+      for (int block = 0; block < lanes; ++block) {
+        const int lane = owners[i * lanes + block];
         for (int slot = 0; slot < kSlotsPerPage; ++slot) {
-          const SlotState state = StateOf(layout, tail.data(), lane, slot);
+          const SlotState state = StateOf(layout, tail.data(), block, slot);
+          KV_CHECK(!state.live || lane != kNobody);
           if (state.live) SetLive(lane, state.position);
         }
       }

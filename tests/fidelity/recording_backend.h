@@ -72,6 +72,7 @@ class RecordingBackend final : public Backend {
 
   const std::unique_ptr<Backend> backend_;
   const BackendConfig config_;
+  std::vector<uint32_t> ranks_;  // of lanes, for uneven sequences
   Recording recording_;
   uint32_t tokens_ = 0;  // before the present step
   uint32_t count_ = 0;   // that it appends

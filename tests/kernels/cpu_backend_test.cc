@@ -117,6 +117,44 @@ TEST(CpuBackend, SelectorsChooseTheSameTokensForAnyNumberOfThreads) {
   EXPECT_TRUE(one == RunSelectors(5));
 }
 
+// Lanes of several parts beside lanes of one.
+History RunUnevenHistory(int threads) {
+  CpuAdapter adapter(threads);
+  BackendConfig config{.shape = kShape,
+                       .query_heads = 9,
+                       .pool_bytes = uint64_t{8} << 20,
+                       .open_groups = 1,
+                       .rows_max = 16};
+  config.shape.residue = true;
+  config.codebook = WithShares(*RandomCodebook(config, 16), SpreadShares(kShape.lanes()));
+  TestDevice device(&adapter, config);
+  ModelSequence sequence(&device, ClassFormats::Uniform({Format::kInt4, Format::kInt4}), 0, 84);
+  sequence.compare_attention(false);
+  std::vector<uint32_t> keeps, capacities;
+  for (const float share : config.codebook->lane_shares) {
+    keeps.push_back(static_cast<uint32_t>(share * 400));
+    capacities.push_back(keeps.back() / kSlotsPerPage + 2);
+  }
+  sequence.MakeUneven(capacities);
+  History history;
+  for (int group = 0; group < 70; ++group) {
+    for (const float x : sequence.Step(16)) history.outputs.push_back(x);
+    sequence.Seal(Thought::kReasoning);
+    sequence.Anneal({.thought = Thought::kReasoning,
+                     .end_position = sequence.next_position(),
+                     .lane_keeps = keeps,
+                     .selection = {.selector = Selector::kRandom, .residue = true}});
+  }
+  history.pool = device.ReadPages();
+  return history;
+}
+
+TEST(CpuBackend, UnevenLanesAreTheSameBitsForAnyNumberOfThreads) {
+  const History one = RunUnevenHistory(1);
+  EXPECT_TRUE(one == RunUnevenHistory(2));
+  EXPECT_TRUE(one == RunUnevenHistory(5));
+}
+
 TEST(CpuBackend, RefusesShapesAndSizesOutOfRange) {
   const auto code = [](CacheShape shape, uint64_t pool_bytes, int threads) {
     return NewCpuBackend({.shape = shape,

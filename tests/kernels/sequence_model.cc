@@ -3,24 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "common/base/check.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/codec.h"
 
 namespace palimpsest {
-namespace {
-
-std::vector<double> Decode(Format format, const std::vector<uint8_t>& data,
-                           const std::vector<uint8_t>& scales, int head_dim) {
-  std::vector<float> x(head_dim);
-  DecodeSlot(format, data.data(), scales.data(), head_dim, x.data());
-  return {x.begin(), x.end()};
-}
-
-}  // namespace
-
 TestDevice::TestDevice(DeviceAdapter* adapter, const CacheShape& shape, int query_heads,
                        uint64_t pool_bytes, uint32_t open_groups, uint32_t rows_max)
     : TestDevice(adapter, {.shape = shape,
@@ -77,6 +65,7 @@ SequenceView ModelSequence::View() const {
                     .keeps_queries = NeedsQueries(selector_),
                     .evict_from = evict_from_};
   for (int i = 0; i < kThoughtCount; ++i) view.pages[i] = pages_[i];
+  if (uneven_) view.uneven = uneven_->View();
   return view;
 }
 
@@ -287,118 +276,6 @@ double ModelSequence::ExactSparsity(int layer, const float* q) {
     heads.push_back(Visible(layer, head, open_count_));
   }
   return reference::Sparsity(queries, heads, device_->scale());
-}
-
-ModelSequence::SlotBytes ModelSequence::ReadSlot(const std::vector<uint8_t>& pool, Thought thought,
-                                                 size_t slot, int layer, int head) const {
-  const PageFormat format = formats_.of(thought);
-  const PageLayout layout = MakePageLayout(shape_, format);
-  const size_t start =
-      pages_[Index(thought)][slot / kSlotsPerPage] + layout.LaneOffset(layer, head);
-  const auto cut = [&](size_t offset, size_t bytes) {
-    const auto first = pool.begin() + start + offset + slot % kSlotsPerPage * bytes;
-    return std::vector<uint8_t>(first, first + bytes);
-  };
-  return {.k = cut(0, SlotDataBytes(format.k, shape_.head_dim)),
-          .k_scales = cut(layout.k_scales_offset, SlotScaleBytes(format.k, shape_.head_dim)),
-          .v = cut(layout.v_data_offset, SlotDataBytes(format.v, shape_.head_dim)),
-          .v_scales = cut(layout.v_scales_offset, SlotScaleBytes(format.v, shape_.head_dim))};
-}
-
-void ModelSequence::ComparePages() {
-  const std::vector<uint8_t> pool = device_->ReadPages();
-  for (const Thought thought : kThoughts) {
-    const PageLayout layout = MakePageLayout(shape_, formats_.of(thought));
-    for (int i = 0; i < shape_.lanes(); ++i) {
-      const int layer = i / shape_.kv_heads, head = i % shape_.kv_heads;
-      const Slots& slots = lane(layer, head).classes[Index(thought)];
-      for (size_t s = 0; s < slots.size(); ++s) {
-        const size_t in_page = s % kSlotsPerPage;
-        const uint8_t* page = pool.data() + pages_[Index(thought)][s / kSlotsPerPage];
-        const uint8_t* mask = page + layout.MaskOffset(layer, head);
-        ASSERT_EQ((mask[0] | mask[1] << 8) >> in_page & 1, slots[s].has_value() ? 1 : 0)
-            << Letter(thought) << " lane " << i << " slot " << s;
-        if (!slots[s]) continue;
-        const uint8_t* p = page + layout.PositionsOffset(layer, head) + 4 * in_page;
-        ASSERT_EQ(p[0] | p[1] << 8 | p[2] << 16 | uint32_t{p[3]} << 24, slots[s]->position);
-        ASSERT_EQ(ReadSlot(pool, thought, s, layer, head), slots[s]->bytes)
-            << "a live token's bytes changed: " << Letter(thought) << " lane " << i << " slot "
-            << s;
-        if (SlotScoreOf(selector_) == SlotScore::kNone) continue;
-        float score;
-        std::memcpy(&score, page + layout.ScoresOffset(layer, head) + 4 * in_page, 4);
-        ASSERT_NEAR(score, slots[s]->score,
-                    device_->adapter().score_tolerance() * (slots[s]->score + 1e-4))
-            << Letter(thought) << " lane " << i << " position " << slots[s]->position;
-      }
-    }
-  }
-}
-
-std::vector<uint32_t> ModelSequence::Positions(Thought thought, int layer, int head) const {
-  std::vector<uint32_t> positions;
-  for (const auto& slot : lanes_[layer * shape_.kv_heads + head].classes[Index(thought)]) {
-    if (slot) positions.push_back(slot->position);
-  }
-  std::sort(positions.begin(), positions.end());
-  return positions;
-}
-
-bool ModelSequence::LanesDiffer(Thought thought) const {
-  for (int i = 1; i < shape_.lanes(); ++i) {
-    const int layer = i / shape_.kv_heads, head = i % shape_.kv_heads;
-    if (Positions(thought, layer, head) != Positions(thought, 0, 0)) return true;
-  }
-  return false;
-}
-
-uint32_t ModelSequence::LiveCount(Thought thought) const {
-  std::vector<size_t> counts;
-  for (const Lane& of : lanes_) {
-    const Slots& slots = of.classes[Index(thought)];
-    counts.push_back(static_cast<size_t>(
-        std::count_if(slots.begin(), slots.end(), [](const auto& s) { return s.has_value(); })));
-  }
-  EXPECT_EQ(std::count(counts.begin(), counts.end(), counts[0]), std::ssize(counts))
-      << "lanes differ in their live counts";
-  return static_cast<uint32_t>(counts[0]);
-}
-
-void ModelSequence::Seal(Thought thought) {
-  auto& pages = pages_[Index(thought)];
-  while (pages.size() * kSlotsPerPage < LiveCount(thought) + open_count_) {
-    pages.push_back(device_->NewPage(formats_.of(thought)));
-    for (Lane& of : lanes_) of.classes[Index(thought)].resize(pages.size() * kSlotsPerPage);
-  }
-  const SequenceView view = View();
-  const SealOrder order{.sequence = 0, .thought = thought};
-  ASSERT_EQ(device_->backend().Seal({&view, 1}, {&order, 1}), absl::OkStatus());
-  for (Lane& of : lanes_) {
-    auto slot = of.classes[Index(thought)].begin();
-    for (ModelToken& token : of.open) {
-      while (slot->has_value()) ++slot;
-      const PageFormat format = formats_.of(thought);
-      const auto encode = [&](Format f, const std::vector<float>& x, std::vector<uint8_t>* data,
-                              std::vector<uint8_t>* scales) {
-        data->resize(SlotDataBytes(f, shape_.head_dim));
-        scales->resize(SlotScaleBytes(f, shape_.head_dim));
-        EncodeSlot(f, x.data(), shape_.head_dim, data->data(), scales->data());
-      };
-      encode(format.k, token.k, &token.bytes.k, &token.bytes.k_scales);
-      encode(format.v, token.v, &token.bytes.v, &token.bytes.v_scales);
-      token.stored_k = Decode(format.k, token.bytes.k, token.bytes.k_scales, shape_.head_dim);
-      token.stored_v = Decode(format.v, token.bytes.v, token.bytes.v_scales, shape_.head_dim);
-      if (SlotScoreOf(selector_) == SlotScore::kValueNorm) {
-        token.score = 0;
-        for (const double x : token.stored_v) token.score += std::fabs(x);
-      }
-      *slot = std::move(token);
-    }
-    of.open.clear();
-  }
-  open_position_ += open_count_;
-  open_count_ = 0;
-  ComparePages();
 }
 
 }  // namespace palimpsest

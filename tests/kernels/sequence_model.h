@@ -15,6 +15,7 @@
 
 #include "kernels/backend.h"
 #include "tests/kernels/conformance/device_adapter.h"
+#include "tests/kernels/dealt_blocks.h"
 #include "tests/kernels/reference.h"
 
 namespace palimpsest {
@@ -74,6 +75,15 @@ struct SequenceStep {
 // REQUIRES: open_count() + count <= 16 for each.
 std::vector<float> StepTogether(TestDevice* device, absl::Span<const SequenceStep> steps);
 
+// Seals the open groups of all into this class, with new pages as needed, in one call, and compares
+// every byte.
+void SealTogether(TestDevice* device, absl::Span<ModelSequence* const> sequences, Thought thought);
+
+// Anneals in one call, in the order of `sequences`, and compares the survivors with the model's own
+// choices. REQUIRES: of one sequence, orders for different classes.
+void AnnealSequences(TestDevice* device, absl::Span<ModelSequence* const> sequences,
+                     absl::Span<const AnnealOrder> orders);
+
 struct SparsityPair {
   double measured = 0;
   double exact = 0;
@@ -113,14 +123,24 @@ class ModelSequence {
   // From the next step on one of the tokens at `position` or later is evicted in each
   // (kNoEviction: none), and checked to be the right one.
   void EvictFrom(uint32_t position) { evict_from_ = position; }
-  // Seals the open group, with new pages as needed, and compares every byte.
-  void Seal(Thought thought);
+  // Its lanes hold different numbers of tokens from now on: lane l may have up to capacities[l]
+  // blocks behind the pages that there are. REQUIRES: a codebook with shares, no pages but of
+  // class R.
+  void MakeUneven(absl::Span<const uint32_t> capacities);
+  // A page more than Seal takes by itself.
+  void AddPage(Thought thought);
+  // SealTogether of this sequence alone.
+  void Seal(Thought thought) { SealTogether(device_, {this}, thought); }
   // Anneals and compares the survivors with the model's own choice.
   void Anneal(const AnnealOrder& order) { AnnealTogether({&order, 1}); }
   // The same in one call. REQUIRES: orders for different classes.
-  void AnnealTogether(absl::Span<const AnnealOrder> orders);
+  void AnnealTogether(absl::Span<const AnnealOrder> orders) {
+    AnnealSequences(device_, {this}, orders);
+  }
   // Live tokens of one lane and class; equal for all lanes, or a test failure.
   uint32_t LiveCount(Thought thought) const;
+  // Of each lane.
+  std::vector<uint32_t> LiveCounts(Thought thought) const;
   // Of one lane and class, ascending.
   std::vector<uint32_t> Positions(Thought thought, int layer, int head) const;
   // Whether lanes hold different tokens.
@@ -133,6 +153,9 @@ class ModelSequence {
 
  private:
   friend std::vector<float> StepTogether(TestDevice*, absl::Span<const SequenceStep>);
+  friend void SealTogether(TestDevice*, absl::Span<ModelSequence* const>, Thought);
+  friend void AnnealSequences(TestDevice*, absl::Span<ModelSequence* const>,
+                              absl::Span<const AnnealOrder>);
   friend std::vector<SparsityPair> SparsityTogether(TestDevice*, absl::Span<ModelSequence* const>,
                                                     absl::Span<const uint32_t>, int);
   struct SlotBytes {
@@ -147,7 +170,13 @@ class ModelSequence {
     double score = 0;                      // of slots that carry one
     reference::Token Seen() const { return {position, stored_k, stored_v}; }
   };
-  using Slots = std::vector<std::optional<ModelToken>>;  // 16 a page, block-table order
+  using Slots = std::vector<std::optional<ModelToken>>;  // 16 a block, block-table order
+  // Whose place in which page a block has.
+  struct SlotPlace {
+    PageOffset page = 0;
+    int layer = 0;
+    int head = 0;
+  };
   // Of what anneals evicted.
   struct Residue {
     reference::Vector k, v;  // sums
@@ -162,8 +191,14 @@ class ModelSequence {
   };
 
   Lane& lane(int layer, int head) { return lanes_[layer * shape_.kv_heads + head]; }
+  SlotPlace PlaceOf(Thought thought, size_t slot, int layer, int head) const;
+  uint16_t ReadMask(const std::vector<uint8_t>& pool, Thought thought, const SlotPlace& at) const;
   SlotBytes ReadSlot(const std::vector<uint8_t>& pool, Thought thought, size_t slot, int layer,
                      int head) const;
+  // Whether each lane has dead slots for the open group.
+  bool HasRoom(Thought thought) const;
+  // What Seal does.
+  void SealModel(Thought thought);
   // Live tokens in pages, then the first `open` of the open group.
   std::vector<ModelToken*> VisibleTokens(int layer, int head, size_t open);
   std::vector<reference::Token> Visible(int layer, int head, size_t open);
@@ -173,6 +208,8 @@ class ModelSequence {
   // Of one lane of a class, in order of position.
   std::vector<ModelToken*> SegmentTokens(const AnnealOrder& order, int layer, int head);
 
+  // What Anneal does, or has done.
+  void AnnealModel(const AnnealOrder& order, const std::vector<uint8_t>& pool);
   // K-means: the model chooses by itself, and the backend has to agree.
   void AnnealByMedoids(const AnnealOrder& order, int layer);
   void KeepMedoids(const AnnealOrder& order, int layer, int first, int last);
@@ -210,6 +247,7 @@ class ModelSequence {
   const Selector selector_;
   Bf16Gaussian random_;
   std::array<std::vector<PageOffset>, kThoughtCount> pages_;
+  std::optional<DealtBlocks> uneven_;
   std::vector<Lane> lanes_;
   // The newest queries of each (layer, query head), oldest first.
   std::vector<std::deque<reference::Vector>> queries_;

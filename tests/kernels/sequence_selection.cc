@@ -27,7 +27,7 @@ double Slack(Selector selector, double score, size_t tokens, double received) {
     case Selector::kJointScore:
       return kScoreError * (std::fabs(score) + share);
     case Selector::kAnticipated:
-      return kAnticipatedScoreError * std::fabs(score);
+      return (kAnticipatedScoreError + received) * std::fabs(score);
     default:
       return 0.0;
   }
@@ -127,13 +127,11 @@ void ModelSequence::CheckEviction(int layer,
 
 std::vector<uint32_t> ModelSequence::TakeOver(Thought thought, int layer, int head,
                                               const std::vector<uint8_t>& pool, Residue* residue) {
-  const PageLayout layout = MakePageLayout(shape_, formats_.of(thought));
   std::vector<uint32_t> gone;
   Slots& slots = lane(layer, head).classes[Index(thought)];
   for (size_t s = 0; s < slots.size(); ++s) {
-    const uint8_t* const mask =
-        pool.data() + pages_[Index(thought)][s / kSlotsPerPage] + layout.MaskOffset(layer, head);
-    const bool live = ((mask[0] | mask[1] << 8) >> s % kSlotsPerPage & 1) != 0;
+    const uint16_t mask = ReadMask(pool, thought, PlaceOf(thought, s, layer, head));
+    const bool live = (mask >> s % kSlotsPerPage & 1) != 0;
     if (!slots[s] || live) continue;
     gone.push_back(slots[s]->position);
     if (residue != nullptr) residue->Add(*slots[s]);
@@ -275,8 +273,10 @@ void ModelSequence::AnnealByScore(const AnnealOrder& order, int layer, int head,
     positions.push_back(token->position);
   }
   const auto tokens = static_cast<uint32_t>(positions.size());
-  const uint32_t keep = std::min(order.keep, tokens);
-  const uint32_t recent = std::min(order.selection.recent, keep);
+  const uint32_t kept =
+      order.lane_keeps.empty() ? order.keep : order.lane_keeps[layer * shape_.kv_heads + head];
+  const uint32_t keep = std::min(kept, tokens);
+  const uint32_t recent = std::min(RecentOf(order.selection, kept), keep);
   const uint32_t best = keep - recent;  // kept by score
   const bool choice = best > 0 && keep < tokens;
   const reference::Vector scores =
@@ -313,20 +313,24 @@ void ModelSequence::AnnealByScore(const AnnealOrder& order, int layer, int head,
   }
 }
 
-void ModelSequence::AnnealTogether(absl::Span<const AnnealOrder> orders) {
-  const SequenceView view = View();
-  ASSERT_EQ(device_->backend().Anneal({&view, 1}, orders), absl::OkStatus());
-  const std::vector<uint8_t> pool = device_->ReadPages();
-  for (const AnnealOrder& order : orders) {
-    for (int layer = 0; layer < shape_.layers; ++layer) {
-      if (!ByScore(order.selection.selector)) {
-        AnnealByMedoids(order, layer);
-        continue;
-      }
-      for (int head = 0; head < shape_.kv_heads; ++head) AnnealByScore(order, layer, head, pool);
+void AnnealSequences(TestDevice* device, absl::Span<ModelSequence* const> sequences,
+                     absl::Span<const AnnealOrder> orders) {
+  std::vector<SequenceView> views;
+  for (const ModelSequence* sequence : sequences) views.push_back(sequence->View());
+  ASSERT_EQ(device->backend().Anneal(views, orders), absl::OkStatus());
+  const std::vector<uint8_t> pool = device->ReadPages();
+  for (const AnnealOrder& order : orders) sequences[order.sequence]->AnnealModel(order, pool);
+  for (ModelSequence* sequence : sequences) sequence->ComparePages();
+}
+
+void ModelSequence::AnnealModel(const AnnealOrder& order, const std::vector<uint8_t>& pool) {
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    if (!ByScore(order.selection.selector)) {
+      AnnealByMedoids(order, layer);
+      continue;
     }
+    for (int head = 0; head < shape_.kv_heads; ++head) AnnealByScore(order, layer, head, pool);
   }
-  ComparePages();
 }
 
 }  // namespace palimpsest

@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <vector>
 
 #include "kernels/cuda/page_entries.h"
+#include "tests/kernels/dealt_blocks.h"
 
 namespace palimpsest::cuda {
 namespace {
@@ -110,6 +112,104 @@ TEST_F(StepWriterTest, MorePagesThanThePoolHasAreRefused) {
   Add(5, 3, same, {});
   EXPECT_EQ(Write({{.sequence = 0, .row = 0, .count = 1}}).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+// Two layers of two heads, with shares.
+class UnevenStepTest : public testing::Test {
+ protected:
+  UnevenStepTest() : writer_(pool_, geometry_), block_(writer_.bytes_max()) {}
+
+  static BackendConfig Config() {
+    auto book = std::make_shared<QueryCodebook>();
+    book->lane_shares = {0.5f, 2.0f, 1.0f, 0.5f};
+    return {.shape = {.layers = 2, .kv_heads = 2, .head_dim = 64},
+            .query_heads = 4,
+            .pool_bytes = 1 << 20,
+            .open_groups = 8,
+            .rows_max = 32,
+            .codebook = book};
+  }
+  absl::StatusOr<uint64_t> Write() {
+    std::vector<StepRows> rows;
+    for (uint32_t i = 0; i < views_.size(); ++i) {
+      rows.push_back({.sequence = i, .row = i, .count = 1});
+    }
+    return writer_.Write(pool_, views_, rows, block_.data());
+  }
+  void Add(const std::vector<PageOffset>& pages, const UnevenLanes& uneven) {
+    SequenceView& view = views_.emplace_back();
+    view.pages[Index(Thought::kReasoning)] = pages;
+    view.open_group = static_cast<uint32_t>(views_.size());
+    view.uneven = uneven;
+  }
+  StepArrays arrays() { return writer_.At(block_.data()); }
+
+  const PoolLayout pool_{Config()};
+  const AttendGeometry geometry_ =
+      WithBounds({.cta_count = 4, .warps_per_cta = 3}, pool_.shape(), 4, 32, 8);
+  StepWriter writer_;
+  std::vector<uint8_t> block_;
+  std::vector<SequenceView> views_;
+  const std::vector<PageOffset> pages_ = {0, 16384, 32768, 49152, 65536, 81920};
+};
+
+TEST_F(UnevenStepTest, KernelsFindEveryBlock) {
+  DealtBlocks dealt(2, pool_.lane_ranks(), {2, 9, 4, 1});
+  dealt.SetPages(5);
+  Add({pages_[5]}, {});
+  Add({pages_.begin(), pages_.begin() + 5}, dealt.View());
+  const absl::StatusOr<uint64_t> bytes = Write();
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  EXPECT_LE(*bytes, writer_.bytes_max());
+  EXPECT_EQ(arrays().header->layer_plans, 1u);
+  EXPECT_FALSE(arrays().sequences[0].uneven());
+  const StepSequence& sequence = arrays().sequences[1];
+  ASSERT_TRUE(sequence.uneven());
+  const uint32_t* const rounds = arrays().words + sequence.first_round;
+  const uint32_t* const counts = arrays().words + sequence.first_count;
+  EXPECT_LE(reinterpret_cast<const uint8_t*>(counts + 4), block_.data() + *bytes);
+  for (uint32_t lane = 0; lane < 4; ++lane) {
+    ASSERT_EQ(counts[lane], dealt.counts()[lane]);
+    for (uint32_t block = 0; block < counts[lane]; ++block) {
+      const BlockPlace place = PlaceOfBlock(dealt.View(), 4, lane, pool_.lane_ranks()[lane], block);
+      // As page_stream.cuh does it.
+      BlockPlace found{block, lane};
+      if (block >= sequence.even_pages) {
+        const uint32_t number = rounds[block - sequence.even_pages] + pool_.lane_ranks()[lane];
+        found = {sequence.even_pages + number / 4, number % 4};
+      }
+      EXPECT_EQ(found.page, place.page);
+      EXPECT_EQ(found.place, place.place);
+      EXPECT_LT(found.page, sequence.page_count);
+    }
+  }
+}
+
+TEST_F(UnevenStepTest, StepsWithoutUnevenSequencesHaveOnePlan) {
+  Add({pages_[5]}, {});
+  ASSERT_TRUE(Write().ok());
+  EXPECT_EQ(arrays().header->layer_plans, 0u);
+  EXPECT_EQ(writer_.due_layers().count, 0u);
+  EXPECT_LT(arrays().first_item[0], arrays().first_item[geometry_.warp_count()]);
+}
+
+TEST_F(UnevenStepTest, LayersArePlannedWhenTheyAreDue) {
+  DealtBlocks dealt(2, pool_.lane_ranks(), {2, 9, 4, 1});
+  dealt.SetPages(4);
+  Add({pages_.begin(), pages_.begin() + 4}, dealt.View());
+  ASSERT_TRUE(Write().ok());
+  ASSERT_EQ(writer_.due_layers().count, 2u);
+  std::vector<uint8_t> plans(writer_.layer_plans()->bytes());
+  EXPECT_LE(writer_.layer_plans()->Plan(writer_.due_layers(), plans.data()),
+            writer_.layer_plans()->shape().stride);
+  ASSERT_TRUE(Write().ok());
+  EXPECT_EQ(writer_.due_layers().count, 0u);
+}
+
+TEST_F(UnevenStepTest, MoreRoundsThanThereIsRoomForAreRefused) {
+  const std::vector<uint32_t> rounds(1 << 20), counts = {1, 1 << 20, 1, 1};
+  Add({pages_[0]}, {.round_first = rounds, .block_counts = counts});
+  EXPECT_EQ(Write().status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(ClassPages, AClassThatSeveralOrdersNameIsPutOnce) {

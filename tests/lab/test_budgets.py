@@ -2,6 +2,7 @@
 """lab/simulation's budgets that differ by layer or lane: who gets how many, and what is then held."""
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
 
@@ -69,6 +70,14 @@ def test_measured_shares_are_a_floor_and_a_part_in_proportion():
     assert fixed_counts(by_layer, 2, 2, lost).tolist() == [[96, 96], [32, 32]]
 
 
+def test_less_than_in_proportion_and_the_first_tokens_of_each():
+    lost = torch.tensor([[9.0, 1], [4, 4]])
+    root = spec(shares="measured", shares_by="lane", floor=0, power=0.5, budget=64)
+    assert fixed_counts(root, 2, 2, lost).tolist() == [[96, 32], [64, 64]]
+    first = dataclasses.replace(root, each_first=16)
+    assert fixed_counts(first, 2, 2, lost).tolist() == [[88, 40], [64, 64]]
+
+
 def test_pooled_counts_are_one_threshold_above_a_floor():
     scores = [random(3, 2, 40), 3 * random(3, 2, 50)]
     counts = pooled_counts(scores, 5, 2 * 2 * 20, by_layer=False)
@@ -104,7 +113,7 @@ def test_equal_shares_are_what_equal_lanes_do(reasoner):
     wanted, run = Run(network, spec(), PINNED, book), \
         UnevenRun(network, spec(shares="pyramid", slope=0.0), PINNED, book)
     assert torch.allclose(read(run, tokens), read(wanted, tokens), atol=1e-4)
-    assert run.figures() == wanted.figures()
+    assert run.figures() == {**wanted.figures(), "lane_least": 48, "lane_largest": 48}
     for own, lanes in zip(run.lanes, wanted.lanes):
         assert torch.equal(own.positions, lanes.positions)
 
@@ -129,9 +138,61 @@ def test_all_hold_as_much_as_equal_shares_do(reasoner, shares, by):
         assert (recent == own.recent).all()
 
 
+def test_of_a_full_cache_what_would_go_is_noted_and_stays(reasoner):
+    network, book, tokens = reasoner
+    own = spec(budget=16, shares="measured", shares_by="lane", shares_from="full", shares_every=32,
+               recent=8)
+    lengths = torch.tensor([tokens.shape[1], 70])
+    all_of_it = spec(shares="pyramid", slope=0.0, budget=4096, recent=8)
+    full = UnevenRun(network, all_of_it, PINNED, book)
+    wanted = torch.zeros(network.layers, network.kv_heads)
+    for part in tokens.split(32, 1):
+        full.step(part)
+        for layer, lost in enumerate(wanted):
+            ranked = full.scores(layer).sort(-1, descending=True).values[lengths >= full.next]
+            lost += ranked[..., 16 + PINNED:].sum((0, 2))
+    lost = lost_on(network, own, PINNED, book, tokens, lengths)
+    assert torch.allclose(lost, wanted, rtol=1e-4)
+    with_less = dataclasses.replace(own, shares_at=12)
+    assert (lost_on(network, with_less, PINNED, book, tokens, lengths) > lost).all()
+
+
+def test_an_eager_lane_starts_as_soon_as_it_has_more_than_its_own(reasoner):
+    network, book, tokens = reasoner
+    lost = torch.ones(network.layers, network.kv_heads)
+    lost[0, 0] = 9
+    own = spec(budget=96, shares="measured", shares_by="lane", floor=0.25)
+    late, eager = (UnevenRun(network, dataclasses.replace(own, eager=eager), PINNED, book,
+                             lost=lost) for eager in (False, True))
+    read(late, tokens[:, :96]), read(eager, tokens[:, :96])
+    counts = [[(~lanes.dead).sum(-1)[0].tolist() for lanes in run.lanes] for run in (late, eager)]
+    assert counts[0] == [[96, 96]] * network.layers
+    least = eager.spread()["lane_least"] + PINNED
+    assert counts[1] == [[96, least], *[[least, least]] * (network.layers - 1)]
+
+
+def test_a_larger_lane_keeps_more_of_the_newest(reasoner):
+    network, book, tokens = reasoner
+    lost = torch.ones(network.layers, network.kv_heads)
+    lost[0, 0] = 100
+    own = spec(budget=48, shares="measured", shares_by="lane", recent_share=0.5)
+    run = UnevenRun(network, own, PINNED, book, lost=lost)
+    spread = run.spread()
+    assert run.newest(0).tolist() == [[(spread["lane_largest"] - 128) // 2], [16]]
+    assert Run(network, spec(budget=228, recent_share=0.5), PINNED, book).newest(0) == 50
+    assert Run(network, spec(recent_share=0.5), PINNED, book).newest(0) == 16
+
+
 def test_shares_that_cannot_be_are_refused(reasoner):
-    network, book, _ = reasoner
+    network, book, tokens = reasoner
     with pytest.raises(ValueError, match="recent"):
         UnevenRun(network, spec(shares="pyramid", slope=0.9), PINNED, book)
+    with pytest.raises(ValueError, match="nothing goes"):
+        lost_on(network, spec(shares="measured", shares_from="full"), PINNED, book, tokens,
+                torch.full((2,), tokens.shape[1]))
+    with pytest.raises(ValueError, match="pooled"):
+        spec(shares="pooled", eager=True)
+    with pytest.raises(ValueError, match="shares_from"):
+        spec(shares="measured", shares_from="elsewhere")
     with pytest.raises(ValueError, match="of anticipate alone"):
         Spec("x", "h2o", budget=64, shares="pooled")

@@ -53,7 +53,8 @@ TEST(Windows, OfASpecThatNamesNoneFollowFromItsBudget) {
 
 TEST(Anticipate, HalfOfWhatABudgetHasBeyond128GoesToTheNewest) {
   const auto newest = [](uint32_t budget) {
-    return (*NewPolicy({.name = "anticipate", .budget_tokens = budget}))->selection().recent;
+    const auto policy = *NewPolicy({.name = "anticipate", .budget_tokens = budget});
+    return RecentOf(policy->selection(), budget);
   };
   EXPECT_EQ(newest(32), 16);
   EXPECT_EQ(newest(160), 16);
@@ -61,6 +62,22 @@ TEST(Anticipate, HalfOfWhatABudgetHasBeyond128GoesToTheNewest) {
   EXPECT_EQ(newest(1024), 448);
   EXPECT_EQ(NewPolicy({.name = "anticipate", .budget_tokens = 31}).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Anticipate, ChoosesAtEveryWindowsEndForLanesThatHaveMoreThanTheirs) {
+  const auto policy = *NewPolicy({.name = "anticipate", .budget_tokens = 100});
+  EXPECT_TRUE(policy->selection().by_share);
+  SequenceState state;
+  RecordSealed(state, {.token_count = 20, .pinned = true});
+  EXPECT_TRUE(policy->Decide(state, {.refresh = true}).anneals.empty())
+      << "there is only the prompt";
+  for (const uint32_t written : {32, 64, 96, 128}) {
+    RecordSealed(state, {.token_count = 32});
+    EXPECT_TRUE(policy->Decide(state, {}).empty()) << written;
+    EXPECT_THAT(policy->Decide(state, {.refresh = true}).anneals,
+                ElementsAre(Anneal{.first_position = 20, .keep = 100}))
+        << written;
+  }
 }
 
 struct Bad {

@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 // `palimpsest calibrate`: runs the model in this process, measures, writes the calibration, its
-// picture and the codebook of queries.
+// picture and the codebook of queries and shares; or only adds shares to a codebook.
 #include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "common/base/clock.h"
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 #include "common/policy/calibration_picture.h"
 #include "services/cli/assets.h"
+#include "services/cli/calibrate/lane_losses.h"
+#include "services/cli/calibrate/lane_shares.h"
 #include "services/cli/calibrate/query_clusters.h"
 #include "services/cli/calibrate/sampler.h"
 #include "services/cli/calibrate/settings.h"
+#include "services/cli/calibrate/summary.h"
 #include "services/cli/command.h"
 #include "services/cli/interrupts.h"
 #include "services/cli/likelihood/texts.h"
@@ -29,6 +32,7 @@
 #include "services/decode/model/calibration_file.h"
 #include "services/decode/model/fingerprint.h"
 #include "services/decode/model/query_codebook_file.h"
+#include "services/decode/model/rope.h"
 #include "services/decode/model/tokenizer.h"
 
 namespace palimpsest::cli {
@@ -47,24 +51,49 @@ class Calibrator {
       : settings_(settings), clock_(NewSteadyClock()), progress_(clock_.get(), settings.quiet) {}
 
   absl::StatusOr<std::string> Run() {
-    KV_RETURN_IF_ERROR(CheckOutput("--out", settings_.out));
+    if (settings_.shares_of.empty()) KV_RETURN_IF_ERROR(CheckOutput("--out", settings_.out));
     KV_RETURN_IF_ERROR(CheckOutput("--codebook", CodebookPath(settings_)));
     KV_RETURN_IF_ERROR(Load());
-    CalibrationFile file;
-    KV_ASSIGN_OR_RETURN(file.model_fingerprint, FingerprintModel(model_.folder));
+    KV_ASSIGN_OR_RETURN(fingerprint_, FingerprintModel(model_.folder));
+    return settings_.shares_of.empty() ? MeasureAll() : AddShares();
+  }
+
+ private:
+  absl::StatusOr<std::string> MeasureAll() {
     KV_RETURN_IF_ERROR(CheckSampleMemory());
     QuerySamples queries(model_.config, settings_.query_samples, static_cast<int>(settings_.batch));
-    KV_ASSIGN_OR_RETURN(const std::vector<SparsityRun> runs, Measure(&queries));
-    KV_ASSIGN_OR_RETURN(const QueryCodebookFile codebook, Cluster(queries, file.model_fingerprint));
+    KV_RETURN_IF_ERROR(OpenDevice());
+    const SamplerOptions options{.first_step = settings_.first_step, .every = settings_.every};
+    KV_ASSIGN_OR_RETURN(const SampledRuns runs, Sample(options, &queries));
+    KV_ASSIGN_OR_RETURN(QueryCodebookFile codebook, Cluster(queries));
+    KV_ASSIGN_OR_RETURN(codebook.codebook.lane_shares,
+                        MeasureShares(runs.written, codebook.codebook));
     progress_.End();
-    KV_ASSIGN_OR_RETURN(file.calibration, Calibrate(runs));
+    CalibrationFile file{.model_fingerprint = fingerprint_, .calibration = {}};
+    KV_ASSIGN_OR_RETURN(file.calibration, Calibrate(runs.sparsity));
     KV_RETURN_IF_ERROR(SaveCalibration(settings_.out, file));
     KV_RETURN_IF_ERROR(SavePicture(file.calibration));
     KV_RETURN_IF_ERROR(SaveQueryCodebook(CodebookPath(settings_), codebook));
     return Summary(file.calibration, codebook);
   }
 
- private:
+  absl::StatusOr<std::string> AddShares() {
+    KV_ASSIGN_OR_RETURN(QueryCodebookFile codebook,
+                        LoadQueryCodebook(settings_.shares_of, model_.config, fingerprint_));
+    KV_RETURN_IF_ERROR(OpenDevice());
+    KV_ASSIGN_OR_RETURN(const std::vector<std::vector<int32_t>> written, Write());
+    KV_ASSIGN_OR_RETURN(codebook.codebook.lane_shares, MeasureShares(written, codebook.codebook));
+    progress_.End();
+    if (codebook.codebook.lane_shares.empty()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("--shares-of: nothing to measure: no lane would lose anything of ", source_,
+                       "; they must be longer than ", kRankedTokens, " tokens behind the prompt"));
+    }
+    KV_RETURN_IF_ERROR(SaveQueryCodebook(CodebookPath(settings_), codebook));
+    return absl::StrCat(Heading(), Shares(codebook.codebook), "written: ", CodebookPath(settings_),
+                        "\n");
+  }
+
   // Before minutes of work rather than after them.
   static absl::Status CheckOutput(absl::string_view flag, const std::string& path) {
     if (path.empty()) return absl::InvalidArgumentError(absl::StrCat(flag, ": the path is empty"));
@@ -79,8 +108,7 @@ class Calibrator {
     KV_ASSIGN_OR_RETURN(const std::string folder, FindModelFolder(settings_.model));
     KV_ASSIGN_OR_RETURN(model_, FindModel(folder, ""));
     KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(folder));
-    KV_RETURN_IF_ERROR(settings_.texts.empty() ? LoadProblems(*tokenizer) : LoadTexts(*tokenizer));
-    return FitPositions();
+    return settings_.texts.empty() ? LoadProblems(*tokenizer) : LoadTexts(*tokenizer);
   }
 
   absl::Status LoadProblems(const Tokenizer& tokenizer) {
@@ -92,9 +120,7 @@ class Calibrator {
       const uint32_t chain = problem.chain_tokens > 0 ? problem.chain_tokens : kUnknownChainTokens;
       prompt.max_new_tokens =
           settings_.max_new_tokens > 0 ? settings_.max_new_tokens : chain + chain / 4;
-      tokens_expected_ +=
-          settings_.max_new_tokens > 0 ? std::min(settings_.max_new_tokens, chain) : chain;
-      prompts_.push_back(std::move(prompt));
+      KV_RETURN_IF_ERROR(Take(std::move(prompt), chain));
     }
     return absl::OkStatus();
   }
@@ -111,24 +137,27 @@ class Calibrator {
       if (settings_.max_new_tokens > 0) {
         prompt.max_new_tokens = std::min(prompt.max_new_tokens, settings_.max_new_tokens);
       }
-      tokens_expected_ += prompt.max_new_tokens;
-      prompts_.push_back(std::move(prompt));
+      const uint32_t tokens = prompt.max_new_tokens;
+      KV_RETURN_IF_ERROR(Take(std::move(prompt), tokens));
     }
     source_ = absl::StrCat(texts.size(), " text", texts.size() == 1 ? "" : "s");
     return absl::OkStatus();
   }
 
-  absl::Status FitPositions() {
+  // `expected`: tokens that will follow it.
+  absl::Status Take(SampledPrompt prompt, uint32_t expected) {
     const auto positions = static_cast<uint32_t>(model_.config.max_positions);
-    for (SampledPrompt& prompt : prompts_) {
-      if (prompt.tokens.empty() || prompt.tokens.size() >= positions) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("--problems: a prompt of ", prompt.tokens.size(),
-                         " tokens; the model takes 1 to ", positions - 1));
-      }
-      const auto room = positions - static_cast<uint32_t>(prompt.tokens.size());
-      prompt.max_new_tokens = std::min(prompt.max_new_tokens, room);
+    const auto length = static_cast<uint32_t>(prompt.tokens.size());
+    if (length < 1 || length >= positions) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--problems: a prompt of ", length, " tokens; the model takes 1 to ", positions - 1));
     }
+    uint32_t end = positions;
+    // Nobody would look at more.
+    if (!settings_.shares_of.empty()) end = std::clamp(settings_.share_tokens, length + 1, end);
+    prompt.max_new_tokens = std::min(prompt.max_new_tokens, end - length);
+    tokens_expected_ += std::min(prompt.max_new_tokens, expected);
+    prompts_.push_back(std::move(prompt));
     return absl::OkStatus();
   }
 
@@ -143,37 +172,80 @@ class Calibrator {
                                                    "; this machine has ", HumanBytes(memory)));
   }
 
-  absl::StatusOr<std::vector<SparsityRun>> Measure(QuerySamples* queries) {
-    const uint32_t batch = std::min(settings_.batch, static_cast<uint32_t>(prompts_.size()));
+  uint32_t Batch() const {
+    return std::min(settings_.batch, static_cast<uint32_t>(prompts_.size()));
+  }
+
+  absl::Status OpenDevice() {
     const CacheShape shape = model_.config.cache_shape();
-    KV_ASSIGN_OR_RETURN(
-        PagePool pool,
-        PagePool::Create({.shape = shape, .pool_bytes = PoolBytesFor(shape, prompts_, batch)}));
-    KV_ASSIGN_OR_RETURN(const Device device, NewDevice({.choice = settings_.device,
-                                                        .source = model_,
-                                                        .pool_bytes = pool.capacity_bytes(),
-                                                        .open_groups = batch,
-                                                        .logit_rows_max = static_cast<int>(batch),
-                                                        // A codebook's queries are plain.
-                                                        .rotate_keys = false,
-                                                        .threads = Threads()}));
-    device_name_ = device.name;
+    const uint64_t pool_bytes = PoolBytesFor(shape, prompts_, Batch());
+    KV_ASSIGN_OR_RETURN(pool_, PagePool::Create({.shape = shape, .pool_bytes = pool_bytes}));
+    KV_ASSIGN_OR_RETURN(device_, NewDevice({.choice = settings_.device,
+                                            .source = model_,
+                                            .pool_bytes = pool_->capacity_bytes(),
+                                            .open_groups = Batch(),
+                                            .logit_rows_max = static_cast<int>(Batch()),
+                                            // A codebook's queries are plain.
+                                            .rotate_keys = false,
+                                            .threads = Threads()}));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<SampledRuns> Sample(SamplerOptions options, QuerySamples* queries) {
     start_ = clock_->Now();
-    const SamplerOptions options{
-        .first_step = settings_.first_step, .every = settings_.every, .batch = batch};
-    return SampleRuns(device, &pool, prompts_, options, queries,
+    options.batch = Batch();
+    return SampleRuns(device_, &*pool_, prompts_, options, queries,
                       [this](const SamplerProgress& progress) { return ShowRuns(progress); });
   }
 
-  absl::StatusOr<QueryCodebookFile> Cluster(const QuerySamples& queries,
-                                            const std::string& fingerprint) {
+  // What follows each prompt, where nothing else is to be known of the runs.
+  absl::StatusOr<std::vector<std::vector<int32_t>>> Write() {
+    if (settings_.texts.empty()) {
+      QuerySamples none(model_.config, 0, static_cast<int>(Batch()));
+      const SamplerOptions options{.first_step = std::numeric_limits<uint32_t>::max()};
+      KV_ASSIGN_OR_RETURN(SampledRuns runs, Sample(options, &none));
+      return std::move(runs.written);
+    }
+    std::vector<std::vector<int32_t>> written;
+    for (const SampledPrompt& prompt : prompts_) {
+      const auto first = prompt.continuation.begin();
+      written.emplace_back(first, first + prompt.max_new_tokens);
+    }
+    return written;
+  }
+
+  // Of every lane; none where nothing was lost. `written` by prompt.
+  absl::StatusOr<std::vector<float>> MeasureShares(const std::vector<std::vector<int32_t>>& written,
+                                                   const QueryCodebook& codebook) {
+    if (settings_.share_tokens == 0) return std::vector<float>();
+    std::vector<LookedAtText> texts;
+    for (size_t i = 0; i < prompts_.size(); ++i) {
+      std::vector<int32_t> tokens = prompts_[i].tokens;
+      const auto prompt_tokens = static_cast<uint32_t>(tokens.size());
+      tokens.insert(tokens.end(), written[i].begin(), written[i].end());
+      tokens.resize(std::min<size_t>(tokens.size(), settings_.share_tokens));
+      texts.push_back({.tokens = std::move(tokens), .prompt_tokens = prompt_tokens});
+    }
+    TaskTeam team(Threads());
+    start_ = clock_->Now();
+    KV_ASSIGN_OR_RETURN(
+        const std::vector<double> losses,
+        MeasureLaneLosses(device_, &*pool_, texts, codebook, &team,
+                          [this](const LossProgress& progress) { return ShowLooks(progress); }));
+    return LaneShares(losses);
+  }
+
+  absl::StatusOr<QueryCodebookFile> Cluster(const QuerySamples& queries) {
     TaskTeam team(Threads());
     start_ = clock_->Now();
     KV_ASSIGN_OR_RETURN(
         QueryCodebook codebook,
         ClusterQueries(queries, model_.config, settings_.codebook_queries, &team,
                        [this](size_t heads_done) { return ShowHeads(heads_done); }));
-    return QueryCodebookFile{.model_fingerprint = fingerprint,
+    const RopeConfig& rope = model_.config.rope;
+    codebook.inverse_frequencies = InverseFrequencies(rope, model_.config.head_dim);
+    codebook.attention_factor = static_cast<float>(rope.attention_factor);
+    return QueryCodebookFile{.model_fingerprint = fingerprint_,
                              .prompts = static_cast<uint32_t>(prompts_.size()),
                              .tokens = queries.offered(),
                              .samples = queries.count(),
@@ -202,6 +274,13 @@ class Calibrator {
     });
   }
 
+  absl::Status ShowLooks(const LossProgress& progress) {
+    return Show(progress.share, [&] {
+      return absl::StrCat("shares of lanes: ", progress.texts_done, "/", prompts_.size(),
+                          " texts, ", progress.looks, " looks");
+    });
+  }
+
   absl::Status Show(double done, absl::FunctionRef<std::string()> describe) {
     if (Interrupted() != 0) return absl::CancelledError("interrupted");
     progress_.ShowBar("calibrate", done, [&] {
@@ -215,32 +294,19 @@ class Calibrator {
     return ReplaceFile(PicturePath(settings_.out), DrawCalibration(calibration, model_.folder));
   }
 
+  std::string Heading() const {
+    return absl::StrCat(source_, ", ", model_.folder, ", on ", device_.name, "\n\n");
+  }
+
+  std::string Shares(const QueryCodebook& codebook) const {
+    return DescribeShares(codebook.lane_shares, codebook.layers,
+                          ProbeTerminal(STDOUT_FILENO).columns);
+  }
+
   std::string Summary(const Calibration& calibration, const QueryCodebookFile& codebook) const {
-    Table table{.columns = {{"layer"},
-                            {"three modes"},
-                            {"valley depth"},
-                            {"score"},
-                            {"prompts by modes 1/2/3/4+"},
-                            {"chosen", false}},
-                .rows = {}};
-    for (size_t i = 0; i < calibration.layers.size(); ++i) {
-      const LayerCalibration& layer = calibration.layers[i];
-      const auto& chosen = calibration.sparsity_layers;
-      const bool is_chosen = std::find(chosen.begin(), chosen.end(), i) != chosen.end();
-      table.rows.push_back({absl::StrCat(i), HumanPercent(100 * layer.three_mode_share),
-                            absl::StrFormat("%.3f", layer.valley_depth),
-                            absl::StrFormat("%.3f", layer.score),
-                            absl::StrJoin(layer.prompts_by_modes, "/"), is_chosen ? "yes" : ""});
-    }
-    const Terminal terminal = ProbeTerminal(STDOUT_FILENO);
-    std::string text = absl::StrCat(source_, ", ", model_.folder, ", on ", device_name_, "\n\n",
-                                    ToText(table, terminal.columns), "\n");
-    if (!calibration.theta.empty()) {
-      absl::StrAppend(&text, absl::StrFormat("theta: E below %.4f, R below %.4f, T above\n",
-                                             calibration.theta[0], calibration.theta[1]));
-    } else {
-      absl::StrAppend(&text, "theta: none; every thought is one class\n");
-    }
+    std::string text =
+        absl::StrCat(Heading(), DescribeLayers(calibration, ProbeTerminal(STDOUT_FILENO).columns),
+                     "\n", Shares(codebook.codebook));
     absl::StrAppend(&text, "codebook: ", codebook.codebook.queries, " queries a head, ",
                     HumanBytes(2 * codebook.codebook.data.size()), ", chosen from ",
                     codebook.samples, " of ", codebook.tokens, " tokens\n");
@@ -258,9 +324,11 @@ class Calibrator {
   const CalibrateSettings& settings_;
   std::unique_ptr<Clock> clock_;
   ModelSource model_;
-  std::string source_, device_name_;
+  std::string source_, fingerprint_;
   std::vector<SampledPrompt> prompts_;
   uint64_t tokens_expected_ = 0;
+  std::optional<PagePool> pool_;
+  Device device_;
   Clock::Time start_{};
   Progress progress_;
 };

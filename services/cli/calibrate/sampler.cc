@@ -92,12 +92,13 @@ class Sampler {
     std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) {
       return prompts[a].max_new_tokens > prompts[b].max_new_tokens;
     });
-    runs_.resize(prompts.size());
-    for (SparsityRun& run : runs_) run.by_layer.resize(layers_.size());
+    runs_.sparsity.resize(prompts.size());
+    runs_.written.resize(prompts.size());
+    for (SparsityRun& run : runs_.sparsity) run.by_layer.resize(layers_.size());
     for (uint32_t i = options.batch; i > 0; --i) free_open_groups_.push_back(i - 1);
   }
 
-  absl::StatusOr<std::vector<SparsityRun>> Run(const SamplerHandler& on_step) {
+  absl::StatusOr<SampledRuns> Run(const SamplerHandler& on_step) {
     while (progress_.prompts_done < prompts_.size()) {
       Admit();
       KV_RETURN_IF_ERROR(Step());
@@ -165,7 +166,7 @@ class Sampler {
       }
       if (!IsDue(chain)) continue;
       due.push_back(static_cast<uint32_t>(rows.size() - 1));
-      due_runs.push_back(&runs_[chain.index]);
+      due_runs.push_back(&runs_.sparsity[chain.index]);
     }
     const std::vector<SampleSpec> greedy(logit_rows.size());
     std::vector<int32_t> chosen(logit_rows.size());
@@ -196,6 +197,7 @@ class Sampler {
       const SampledPrompt& prompt = prompts_[chain.index];
       const bool reads = !prompt.continuation.empty();
       chain.next_token = reads ? prompt.continuation[chain.generated] : chosen[i];
+      runs_.written[chain.index].push_back(chain.next_token);
       ++chain.generated;
       ++progress_.tokens_generated;
       const bool stop = !reads && std::count(ends.begin(), ends.end(), chain.next_token) > 0;
@@ -245,7 +247,7 @@ class Sampler {
   QuerySamples* queries_;
   std::vector<int> layers_;    // all of them
   std::vector<size_t> order_;  // of the prompts' starts
-  std::vector<SparsityRun> runs_;
+  SampledRuns runs_;
   std::vector<Chain> chains_;
   std::vector<uint32_t> free_open_groups_;
   size_t next_ = 0;
@@ -254,11 +256,10 @@ class Sampler {
 
 }  // namespace
 
-absl::StatusOr<std::vector<SparsityRun>> SampleRuns(const Device& device, PagePool* pool,
-                                                    absl::Span<const SampledPrompt> prompts,
-                                                    const SamplerOptions& options,
-                                                    QuerySamples* queries,
-                                                    const SamplerHandler& on_step) {
+absl::StatusOr<SampledRuns> SampleRuns(const Device& device, PagePool* pool,
+                                       absl::Span<const SampledPrompt> prompts,
+                                       const SamplerOptions& options, QuerySamples* queries,
+                                       const SamplerHandler& on_step) {
   return Sampler(device, pool, prompts, options, queries).Run(on_step);
 }
 

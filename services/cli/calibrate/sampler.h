@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Full-cache runs that record the attention sparsity of every layer, and a sample of the queries:
-// what a calibration and a query codebook are made of.
+// Full-cache runs that record the attention sparsity of every layer, a sample of the queries and
+// what was written: what a calibration and a query codebook are made of.
 // Greedy and in a fixed order, so that the same model and prompts give the same samples.
 #pragma once
 
@@ -36,17 +36,22 @@ struct SamplerProgress {
   uint64_t samples = 0;  // (chain, step) pairs whose sparsity was measured
 };
 
+// Of each prompt, in their order.
+struct SampledRuns {
+  std::vector<SparsityRun> sparsity;
+  std::vector<std::vector<int32_t>> written;  // the tokens that followed the prompt
+};
+
 // Called after each step. An error ends the sampling with it.
 using SamplerHandler = std::function<absl::Status(const SamplerProgress&)>;
 
-// One run a prompt, in order; `queries` is offered every generated token. ResourceExhausted when
-// the pool cannot hold the chains, DataLoss when a logit is not finite; what the model or the
-// backend says otherwise. REQUIRES: the model may observe every layer.
-absl::StatusOr<std::vector<SparsityRun>> SampleRuns(const Device& device, PagePool* pool,
-                                                    absl::Span<const SampledPrompt> prompts,
-                                                    const SamplerOptions& options,
-                                                    QuerySamples* queries,
-                                                    const SamplerHandler& on_step);
+// `queries` is offered every generated token. ResourceExhausted when the pool cannot hold the
+// chains, DataLoss when a logit is not finite; what the model or the backend says otherwise.
+// REQUIRES: the model may observe every layer.
+absl::StatusOr<SampledRuns> SampleRuns(const Device& device, PagePool* pool,
+                                       absl::Span<const SampledPrompt> prompts,
+                                       const SamplerOptions& options, QuerySamples* queries,
+                                       const SamplerHandler& on_step);
 
 // Bytes of a pool that holds any `batch` of these prompts' chains at once.
 uint64_t PoolBytesFor(const CacheShape& shape, absl::Span<const SampledPrompt> prompts,

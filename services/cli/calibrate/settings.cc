@@ -16,13 +16,7 @@ namespace {
 constexpr absl::string_view kProblems = "lab/reasoner/problems/calibration.jsonl";
 constexpr uint32_t kQueriesStep = 16;
 
-}  // namespace
-
-std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* settings) {
-  auto table = std::make_unique<SettingsTable>(
-      "palimpsest calibrate",
-      "Measures a model in full-cache runs: the layers whose attention sparsity tells kinds of "
-      "thought apart, with the thresholds between them, and a codebook of its typical queries.");
+void AddWhatToMeasure(CalibrateSettings* settings, SettingsTable* table) {
   table->Section("What to measure");
   table->Text("model", &settings->model,
               {"Hugging Face folder; by default the shipped reasoner.", "lab/reasoner/model"});
@@ -52,21 +46,46 @@ std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* sett
       {"codebook_queries", "query_samples"},
       [settings] { return settings->query_samples < settings->codebook_queries; },
       "there must be at least as many query_samples as codebook_queries");
+  table->Integer("share_tokens", &settings->share_tokens, {0, 1 << 20},
+                 "Of each chain or text the first tokens, prompt included, that lanes' shares are "
+                 "measured on; 0: none are measured, all lanes keep the same.");
+  table->Text("shares_of", &settings->shares_of,
+              {"Measure nothing but shares, for a copy of this codebook that keeps its queries.",
+               "lab/reasoner/model/queries.safetensors"});
+  table->Conflict(
+      {"shares_of", "share_tokens"},
+      [settings] { return !settings->shares_of.empty() && settings->share_tokens == 0; },
+      "with shares_of there must be share_tokens");
   table->Integer("max_new_tokens", &settings->max_new_tokens, {0, 1 << 24},
                  "Where a chain is cut off; 0: a quarter beyond its reference chain, or the text's "
                  "end.");
+}
+
+}  // namespace
+
+std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* settings) {
+  auto table = std::make_unique<SettingsTable>(
+      "palimpsest calibrate",
+      "Measures a model in full-cache runs: the layers whose attention sparsity tells kinds of "
+      "thought apart, with the thresholds between them, a codebook of its typical queries, and how "
+      "lanes (a layer's KV heads) should share a budget.");
+  AddWhatToMeasure(settings, table.get());
   table->Section("Where to run");
-  table->Parsed("device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
-                {"What the model runs on: auto (the first GPU where there is a usable one, else "
-                 "the CPU), cpu, cuda or cuda:N. Queries are clustered on the CPU.",
-                 "cuda:1"});
+  table->Parsed(
+      "device", &settings->device, ParseDeviceChoice, FormatDeviceChoice,
+      {"What the model runs on: auto (the first GPU where there is a usable one, else "
+       "the CPU), cpu, cuda or cuda:N. Queries are clustered, and what lanes lose is scored, on "
+       "the CPU.",
+       "cuda:1"});
   table->Integer("batch", &settings->batch, {1, 256}, "Chains that run at once.");
   table->Integer("threads", &settings->threads, {0, 256}, "Of the CPU; 0 takes every core.");
   table->Section("Output");
-  table->Text("out", &settings->out,
-              {"The calibration; its picture gets the same name with .svg.", "calibration.json"});
+  table->Text(
+      "out", &settings->out,
+      {"The calibration; its picture gets the same name with .svg. With shares_of: the codebook.",
+       "calibration.json"});
   table->Text("codebook", &settings->codebook,
-              {"The codebook of queries, for the policy anticipate; by default "
+              {"The codebook of queries and shares, for the policy anticipate; by default "
                "queries.safetensors beside the calibration.",
                "queries.safetensors"});
   table->Switch("quiet", &settings->quiet, "No progress.");
@@ -75,6 +94,8 @@ std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* sett
                  "both files where palimpsest-decode finds them by itself");
   table->Example("--model build/smollm2-135m --texts lab/likelihood/calibration",
                  "a language model, from what it reads");
+  table->Example("--shares-of queries.safetensors --out with-shares.safetensors",
+                 "the same queries, with shares of lanes");
   return table;
 }
 
@@ -95,6 +116,7 @@ absl::StatusOr<ProblemSet> ChooseCalibrationProblems(const std::string& problems
 
 std::string CodebookPath(const CalibrateSettings& settings) {
   if (!settings.codebook.empty()) return settings.codebook;
+  if (!settings.shares_of.empty() && settings.out != CalibrateSettings{}.out) return settings.out;
   return (std::filesystem::path(settings.out).parent_path() / kQueryCodebookFileName).string();
 }
 

@@ -19,12 +19,14 @@ struct CalibrateSettings {
   std::string problems = "16";
   std::vector<std::string> texts;  // instead of problems
   std::string out = "calibration.json";
-  std::string codebook;  // empty: queries.safetensors beside `out`
+  std::string codebook;   // empty: queries.safetensors beside `out`
+  std::string shares_of;  // a codebook that only gets shares of lanes
   DeviceChoice device;
   uint32_t every = 4;
   uint32_t first_step = 64;
   uint32_t query_samples = 12'288;
   uint32_t codebook_queries = 256;
+  uint32_t share_tokens = 4096;
   uint32_t max_new_tokens = 0;
   uint32_t batch = 16;
   uint32_t threads = 0;
@@ -38,7 +40,7 @@ std::unique_ptr<SettingsTable> NewCalibrateSettingsTable(CalibrateSettings* sett
 // whole. InvalidArgument names the flag and what is allowed.
 absl::StatusOr<ProblemSet> ChooseCalibrationProblems(const std::string& problems);
 
-// Where the codebook goes.
+// Where the codebook goes: where --codebook says, else beside `out`; with shares_of, `out` itself.
 std::string CodebookPath(const CalibrateSettings& settings);
 
 }  // namespace palimpsest::cli

@@ -8,6 +8,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 #include "services/cli/byte_budget.h"
+#include "services/cli/stored_lane_shares.h"
 #include "services/decode/model/model_config.h"
 
 namespace palimpsest::cli {
@@ -35,9 +36,12 @@ absl::StatusOr<std::vector<ChainLength>> Lengths(const std::vector<CountdownProb
 absl::StatusOr<std::vector<GridPoint>> WithBudgets(std::vector<GridPoint> points,
                                                    const std::vector<CountdownProblem>& problems,
                                                    const Tokenizer& tokenizer,
-                                                   const std::string& folder) {
+                                                   const std::string& folder,
+                                                   uint32_t plan_lag_tokens) {
   KV_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(folder));
-  const CacheCosts costs{.shape = config.cache_shape(), .query_heads = config.query_heads};
+  CacheCosts costs{.shape = config.cache_shape(),
+                   .query_heads = config.query_heads,
+                   .plan_lag_tokens = plan_lag_tokens};
   // Only budgets in bytes need to know how long chains are.
   const bool in_bytes = std::any_of(points.begin(), points.end(), [](const GridPoint& point) {
     return point.target_percent.has_value();
@@ -45,6 +49,7 @@ absl::StatusOr<std::vector<GridPoint>> WithBudgets(std::vector<GridPoint> points
   std::vector<ChainLength> lengths;
   if (in_bytes) {
     KV_ASSIGN_OR_RETURN(lengths, Lengths(problems, tokenizer));
+    KV_ASSIGN_OR_RETURN(costs.lane_shares, LoadLaneShares("", folder, config));
   }
   std::vector<GridPoint> settled;
   for (GridPoint& point : points) {

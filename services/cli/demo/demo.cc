@@ -54,7 +54,8 @@ class Demo {
     KV_ASSIGN_OR_RETURN(const ProblemSet set, ChooseProblems(settings_.problems));
     KV_ASSIGN_OR_RETURN(const std::string model, FindModelFolder(settings_.model));
     KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(model));
-    KV_ASSIGN_OR_RETURN(planned, WithBudgets(std::move(planned), set.problems, *tokenizer, model));
+    KV_ASSIGN_OR_RETURN(planned, WithBudgets(std::move(planned), set.problems, *tokenizer, model,
+                                             PlanLagOf(settings_.fleet)));
     KV_ASSIGN_OR_RETURN(fleet_,
                         Fleet::Start(loop_, clock_.get(), FleetFor(settings_, model, planned)));
     Introduce(set, planned);

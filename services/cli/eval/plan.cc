@@ -17,6 +17,7 @@
 #include "services/cli/fnv.h"
 #include "services/cli/json_lines.h"
 #include "services/cli/render.h"
+#include "services/cli/stored_lane_shares.h"
 #include "services/decode/model/fingerprint.h"
 #include "services/decode/model/model_config.h"
 #include "services/decode/served_policies.h"
@@ -82,12 +83,15 @@ absl::StatusOr<std::vector<ChainLength>> Lengths(const EvalSettings& settings,
   return lengths;
 }
 
-absl::Status ChooseBudgets(const EvalSettings& settings, EvalInputs* inputs) {
+absl::Status ChooseBudgets(const EvalSettings& settings, const ModelConfig& config,
+                           EvalInputs* inputs) {
   std::vector<ChainLength> lengths;
   for (GridPoint& point : inputs->points) {
     if (!point.target_percent.has_value()) continue;
     if (lengths.empty()) {
       KV_ASSIGN_OR_RETURN(lengths, Lengths(settings, *inputs));
+      KV_ASSIGN_OR_RETURN(inputs->costs.lane_shares,
+                          LoadLaneShares(settings.codebook, inputs->folder, config));
     }
     KV_ASSIGN_OR_RETURN(const ByteBudget budget,
                         BudgetForBytes(point.spec, inputs->costs, lengths, *point.target_percent));
@@ -116,9 +120,10 @@ absl::StatusOr<std::string> AidOf(const EvalSettings& settings, const std::strin
   return absl::StrFormat("%016x", hash.value());
 }
 
-absl::Status LoadPoints(const EvalSettings& settings, EvalInputs* inputs) {
+absl::Status LoadPoints(const EvalSettings& settings, const ModelConfig& config,
+                        EvalInputs* inputs) {
   KV_ASSIGN_OR_RETURN(inputs->points, MakeGrid(settings.points));
-  KV_RETURN_IF_ERROR(ChooseBudgets(settings, inputs));
+  KV_RETURN_IF_ERROR(ChooseBudgets(settings, config, inputs));
   std::vector<GridPoint> distinct;
   for (GridPoint& point : inputs->points) {
     KV_ASSIGN_OR_RETURN(const Selection selection, SelectionOf(point.spec));
@@ -193,9 +198,11 @@ absl::StatusOr<EvalInputs> LoadEvalInputs(const EvalSettings& settings) {
   KV_ASSIGN_OR_RETURN(inputs.folder, FindModelFolder(settings.model));
   KV_ASSIGN_OR_RETURN(inputs.tokenizer, LoadTokenizer(inputs.folder));
   KV_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(inputs.folder));
-  inputs.costs = {.shape = config.cache_shape(), .query_heads = config.query_heads};
+  inputs.costs.shape = config.cache_shape();
+  inputs.costs.query_heads = config.query_heads;
+  inputs.costs.plan_lag_tokens = PlanLagOf(settings.fleet);
   KV_RETURN_IF_ERROR(LoadProblems(settings, &inputs));
-  KV_RETURN_IF_ERROR(LoadPoints(settings, &inputs));
+  KV_RETURN_IF_ERROR(LoadPoints(settings, config, &inputs));
   KV_ASSIGN_OR_RETURN(inputs.header, HeaderOf(settings, inputs));
   return inputs;
 }

@@ -101,6 +101,7 @@ Json ToJson(const GridPoint& point) {
   json["budget_tokens"] = point.bounded ? Json(point.spec.budget_tokens) : Json(nullptr);
   json["target_percent"] =
       point.target_percent.has_value() ? Json(*point.target_percent) : Json(nullptr);
+  if (!point.commit.empty()) json["commit"] = point.commit;
   return json;
 }
 
@@ -150,6 +151,7 @@ absl::StatusOr<GridPoint> ParseGridPoint(const nlohmann::json& json) {
   if (json.contains("target_percent") && json["target_percent"].is_number()) {
     point.target_percent = json["target_percent"].get<double>();
   }
+  if (json.contains("commit")) reader("commit", point.commit);
   KV_RETURN_IF_ERROR(reader.status());
   if (point.Key() == key) return point;
   return absl::InvalidArgumentError(

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/build_info.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
 #include "services/cli/json_lines.h"
@@ -81,7 +82,8 @@ absl::Status EvalResults::AddPoint(const GridPoint& point) {
     if (known.Key() == point.Key()) return absl::OkStatus();
   }
   points_.push_back(point);
-  return file_.Append(LineOf(ToJson(point)));
+  points_.back().commit = std::string(BuildCommit());  // the file's header tells the first run's
+  return file_.Append(LineOf(ToJson(points_.back())));
 }
 
 absl::Status EvalResults::Add(ChainRecord record) {

@@ -18,6 +18,7 @@ struct GridPoint {
   std::optional<double> target_percent = std::nullopt;
   // Of the file that the policy's choices rest on (codebook, calibration), a hash; or "".
   std::string aid = {};
+  std::string commit = {};  // of what runs it; told, and no part of its key
 
   // "thinkv k=512", with windows and formats that are not the policy's own: "rkv k=512 tau=64 fp8".
   std::string Label() const;

@@ -33,6 +33,10 @@ Selection SelectionOf(const GridPoint& point) {
   return (*NewPolicy(*DefaultSpec(point.spec.name)))->selection();
 }
 
+std::vector<float> LaneSharesOf(const LikelihoodOptions& options) {
+  return options.codebook == nullptr ? std::vector<float>() : options.codebook->lane_shares;
+}
+
 // Points of different needs are run apart: nobody pays for what he does not use.
 std::map<ChainNeeds, std::vector<Unit>> MakeUnits(const std::vector<LikelihoodJob>& jobs,
                                                   uint32_t batch) {
@@ -176,7 +180,8 @@ class Session {
     EngineOptions engine{.batch_max = batch_,
                          .sparsity_layers = options_.sparsity_layers,
                          .theta = options_.theta,
-                         .query_bytes = query_bytes_};
+                         .query_bytes = query_bytes_,
+                         .lane_shares = LaneSharesOf(options_)};
     engine_ = std::make_unique<Engine>(engine, forced_.get(), backend_.get(), std::move(pool),
                                        nullptr, clock_.get(), nullptr);
     return absl::OkStatus();
@@ -277,7 +282,8 @@ absl::StatusOr<PolicySpec> ResolvePoint(const LikelihoodOptions& options, const 
   const ChainLength chain{.prompt_tokens = options.prompt_tokens,
                           .tokens = static_cast<uint32_t>(text.tokens.size()) - 1};
   const CacheCosts costs{.shape = options.source.config.cache_shape(),
-                         .query_heads = options.source.config.query_heads};
+                         .query_heads = options.source.config.query_heads,
+                         .lane_shares = LaneSharesOf(options)};
   KV_ASSIGN_OR_RETURN(const ByteBudget budget,
                       BudgetForBytes(spec, costs, {&chain, 1}, *point.target_percent));
   if (budget.percent > kPercentSlack * *point.target_percent) {

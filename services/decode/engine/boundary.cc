@@ -118,7 +118,7 @@ absl::Status BoundaryWork::Apply(absl::Span<Decided> decided) {
       if (!order.ok()) return true;
       if (IsGradual(order->selection.selector)) {
         Delay(chain, anneal);
-      } else {
+      } else if (chain.cache->Lowers(anneal)) {
         orders.push_back(*order);
       }
       return false;
@@ -194,8 +194,12 @@ absl::Status BoundaryWork::Seal(absl::Span<Chain* const> chains) {
 absl::Status BoundaryWork::MakeRoom(Chain& chain, Thought& thought) {
   absl::StatusOr<SealOrder> order = chain.cache->PlanSeal(thought, 0);
   if (!absl::IsResourceExhausted(order.status())) return order.status();
-  // The pool is full. The chain's own policy first: a plan may be late.
-  Decided late{.chain = &chain, .plan = PlanLocally(chain, /*refresh=*/false), .at_once = true};
+  // The pool is full, or a lane holds all that it may. The chain's own policy first: a plan may be
+  // late. Where lanes differ one is, the last window's.
+  const bool resync = chain.resync;
+  Decided late{.chain = &chain, .plan = PlanLocally(chain, chain.cache->uneven()), .at_once = true};
+  if (chain.cache->uneven()) chain.resync = resync;  // a plan of the store's own is on its way
+  late.plan.next_label.reset();                      // which was for a window to come
   KV_RETURN_IF_ERROR(Apply(absl::MakeSpan(&late, 1)));
   order = chain.cache->PlanSeal(thought, 0);
   if (!absl::IsResourceExhausted(order.status())) return order.status();

@@ -26,6 +26,7 @@ struct Chain {
   EventSink sink;
   std::unique_ptr<const Policy> policy;
   std::unique_ptr<SequenceCache> cache;
+  uint32_t pages_reserved = 0;  // what it is admitted with
 
   // Text. `next_token` is generated but not yet in the cache: ChosenBefore while the step that
   // chooses it runs.

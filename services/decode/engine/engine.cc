@@ -31,6 +31,8 @@ Engine::Engine(const EngineOptions& options, Model* model, TimedBackend* backend
       observer_(observer),
       boundary_({.lockstep = options.lockstep, .lockstep_deadline = options.lockstep_deadline},
                 backend, control, clock, observer) {
+  KV_CHECK(options_.lane_shares.empty() ||
+           options_.lane_shares.size() == static_cast<size_t>(pool_.shape().lanes()));
   for (uint32_t i = options_.batch_max; i > 0; --i) free_open_groups_.push_back(i - 1);
   PublishSnapshot(/*force=*/true);
 }
@@ -173,16 +175,16 @@ void Engine::Admit() {
   while (!waiting_.empty() && !free_open_groups_.empty()) {
     Chain& chain = *waiting_.front();
     const PageFormat format = chain.request.policy.formats.of(Thought::kReasoning);
-    const uint32_t pages = PagesToReserve(chain.request);
-    if (!pool_.Reserve(format, pages).ok()) break;
+    if (!pool_.Reserve(format, chain.pages_reserved).ok()) break;
     chain.cache = std::make_unique<SequenceCache>(
         &pool_, backend_,
         SequenceCacheOptions{.formats = chain.request.policy.formats,
                              .open_group = free_open_groups_.back(),
                              .prompt_tokens = chain.prompt_tokens(),
-                             .reserved_pages = pages,
+                             .reserved_pages = chain.pages_reserved,
                              .selection = chain.policy->selection(),
-                             .query_bytes = options_.query_bytes});
+                             .query_bytes = options_.query_bytes,
+                             .sharing = SharingOf(chain.request, *chain.policy)});
     free_open_groups_.pop_back();
     chain.windows = Windows({.prompt_tokens = chain.prompt_tokens(),
                              .window_tokens = WindowTokensOf(chain.request.policy),

@@ -50,6 +50,9 @@ struct EngineOptions {
   std::vector<uint32_t> sparsity_layers = {};
   std::vector<float> theta = {};
   uint64_t query_bytes = 0;  // what the queries kept of a sequence take (QueryWindowBytes)
+  // [layers][KV heads]: how lanes share a budget (QueryCodebook::lane_shares), under policies that
+  // go by it. The backend was made with the same. Empty: all get the same.
+  std::vector<float> lane_shares = {};
   // Policies that a request may name: the backend was made for them. Empty: all.
   std::vector<std::string> policies = {};
 };
@@ -81,7 +84,11 @@ class Engine {
 
  private:
   absl::Status CheckRequest(const GenerateRequest& request) const;
-  uint32_t PagesToReserve(const GenerateRequest& request) const;
+  // How the lanes of a chain of this request share its budget.
+  LaneSharing SharingOf(const GenerateRequest& request, const Policy& policy) const;
+  uint32_t PagesToReserve(const GenerateRequest& request, const Policy& policy) const;
+  // Checks the request and fills in `chain`.
+  absl::Status Accept(GenerateRequest request, Chain& chain) const;
   void HearStore();
   void TakeCancellations();
   void Admit();

@@ -56,24 +56,48 @@ absl::Status Engine::CheckRequest(const GenerateRequest& request) const {
                        " is not one whose queries this worker's device keeps"));
     }
   }
-  KV_RETURN_IF_ERROR(CheckSamplingParams(request.sampling));
-  if (!pool_.FitsEmpty(request.policy.formats.of(Thought::kReasoning), PagesToReserve(request))) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the page pool of ", pool_.capacity_bytes(),
-                     " bytes cannot hold this request even when empty; raise pool-bytes or lower "
-                     "max_new_tokens or the budget"));
-  }
-  return absl::OkStatus();
+  return CheckSamplingParams(request.sampling);
+}
+
+LaneSharing Engine::SharingOf(const GenerateRequest& request, const Policy& policy) const {
+  LaneSharing sharing;
+  if (!policy.selection().by_share) return sharing;
+  sharing.shares = options_.lane_shares;
+  sharing.budget_tokens = request.policy.budget_tokens;
+  sharing.window_tokens = WindowTokensOf(request.policy);
+  sharing.lag_tokens = control_ != nullptr && !options_.lockstep ? kPlanLagTokens : 0;
+  const auto prompt_tokens = static_cast<uint32_t>(request.prompt.size());
+  sharing.tokens_max = prompt_tokens + request.max_new_tokens;
+  return WithinLimits(sharing, prompt_tokens);
 }
 
 // What a chain is sure to need at most, in pages of class R: all its tokens, or, where its policy
-// evicts, the prompt, the budget, and two windows of plans on their way.
-uint32_t Engine::PagesToReserve(const GenerateRequest& request) const {
+// evicts, the prompt, the budget, and two windows of plans on their way. An uneven one never gets
+// more than its lanes may hold.
+uint32_t Engine::PagesToReserve(const GenerateRequest& request, const Policy& policy) const {
+  const LaneSharing sharing = SharingOf(request, policy);
+  if (!sharing.shares.empty()) {
+    return LaneLedger(sharing, static_cast<uint32_t>(request.prompt.size())).pages_max();
+  }
   const uint64_t prompt = request.prompt.size();
   const uint64_t all = prompt + request.max_new_tokens;
   const uint64_t bounded =
       prompt + request.policy.budget_tokens + 2ull * WindowTokensOf(request.policy) + kSlotsPerPage;
   return static_cast<uint32_t>((std::min(all, bounded) + kSlotsPerPage - 1) / kSlotsPerPage);
+}
+
+absl::Status Engine::Accept(GenerateRequest request, Chain& chain) const {
+  KV_RETURN_IF_ERROR(CheckRequest(request));
+  KV_ASSIGN_OR_RETURN(chain.policy, NewPolicy(request.policy));
+  chain.pages_reserved = PagesToReserve(request, *chain.policy);
+  if (!pool_.FitsEmpty(request.policy.formats.of(Thought::kReasoning), chain.pages_reserved)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the page pool of ", pool_.capacity_bytes(),
+                     " bytes cannot hold this request even when empty; raise pool-bytes or lower "
+                     "max_new_tokens or the budget"));
+  }
+  chain.request = std::move(request);
+  return absl::OkStatus();
 }
 
 std::vector<Admission> Engine::Submit(std::vector<GenerateRequest> requests,
@@ -85,14 +109,11 @@ std::vector<Admission> Engine::Submit(std::vector<GenerateRequest> requests,
       requests[i].policy.sparsity_layers = options_.sparsity_layers;
       requests[i].policy.theta = options_.theta;
     }
-    admissions[i].status = CheckRequest(requests[i]);
-    absl::StatusOr<std::unique_ptr<const Policy>> policy = NewPolicy(requests[i].policy);
-    admissions[i].status.Update(policy.status());
+    auto chain = std::make_unique<Chain>();
+    admissions[i].status = Accept(std::move(requests[i]), *chain);
     if (!admissions[i].status.ok()) continue;
-    accepted[i] = std::make_unique<Chain>();
-    accepted[i]->policy = *std::move(policy);
-    accepted[i]->request = std::move(requests[i]);
-    accepted[i]->sink = sink;
+    chain->sink = sink;
+    accepted[i] = std::move(chain);
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   for (size_t i = 0; i < accepted.size(); ++i) {

@@ -24,6 +24,7 @@ using Metadata = std::map<std::string, std::string>;
 
 constexpr char kFormat[] = "palimpsest-query-codebook";
 constexpr char kTensor[] = "queries";
+constexpr char kShares[] = "lane_shares";
 constexpr size_t kHeaderAlignment = 8;  // the format's own writer keeps it
 constexpr size_t kFileBytesMax = size_t{8} << 30;
 
@@ -93,6 +94,20 @@ absl::StatusOr<uint32_t> CheckTensor(const TensorView& tensor, const ModelConfig
   return static_cast<uint32_t>(shape[2]);
 }
 
+absl::StatusOr<std::vector<float>> ReadShares(const TensorView& tensor, const ModelConfig& config) {
+  if (tensor.type != TensorType::kFloat32) return Refuse(kShares, "expected the type F32");
+  if (tensor.shape != std::vector<int64_t>{config.layers, config.kv_heads}) {
+    return Refuse(kShares, absl::StrCat("shape [", absl::StrJoin(tensor.shape, ", "),
+                                        "], the model asks for [", config.layers, ", ",
+                                        config.kv_heads, "]"));
+  }
+  std::vector<float> shares(tensor.bytes.size() / sizeof(float));
+  std::memcpy(shares.data(), tensor.bytes.data(), tensor.bytes.size());
+  const absl::Status status = CheckLaneShares(shares, shares.size());
+  if (status.ok()) return shares;
+  return absl::Status(status.code(), absl::StrCat("query codebook: ", status.message()));
+}
+
 bool IsFinite(uint16_t bf16) {
   constexpr uint16_t kExponent = 0x7f80;
   return (bf16 & kExponent) != kExponent;
@@ -104,8 +119,9 @@ std::string ToSafetensors(const QueryCodebookFile& file) {
   static_assert(std::endian::native == std::endian::little);
   const QueryCodebook& book = file.codebook;
   KV_CHECK(book.data.size() == Values(book));
-  const size_t data_bytes = book.data.size() * sizeof(uint16_t);
-  const nlohmann::ordered_json header = {
+  const size_t query_bytes = book.data.size() * sizeof(uint16_t);
+  const size_t share_bytes = book.lane_shares.size() * sizeof(float);
+  nlohmann::ordered_json header = {
       {"__metadata__",
        {{"format", kFormat},
         {"version", absl::StrCat(kQueryCodebookVersion)},
@@ -116,13 +132,21 @@ std::string ToSafetensors(const QueryCodebookFile& file) {
       {kTensor,
        {{"dtype", "BF16"},
         {"shape", {book.layers, book.query_heads, book.queries, book.head_dim}},
-        {"data_offsets", {size_t{0}, data_bytes}}}}};
+        {"data_offsets", {size_t{0}, query_bytes}}}}};
+  if (!book.lane_shares.empty()) {
+    const size_t layers = static_cast<size_t>(book.layers);
+    KV_CHECK(book.lane_shares.size() % layers == 0);
+    header[kShares] = {{"dtype", "F32"},
+                       {"shape", {layers, book.lane_shares.size() / layers}},
+                       {"data_offsets", {query_bytes, query_bytes + share_bytes}}};
+  }
   std::string text = header.dump();
   text.resize((text.size() + kHeaderAlignment - 1) / kHeaderAlignment * kHeaderAlignment, ' ');
   const uint64_t header_bytes = text.size();
   std::string out(reinterpret_cast<const char*>(&header_bytes), sizeof header_bytes);
   out += text;
-  return out.append(reinterpret_cast<const char*>(book.data.data()), data_bytes);
+  out.append(reinterpret_cast<const char*>(book.data.data()), query_bytes);
+  return out.append(reinterpret_cast<const char*>(book.lane_shares.data()), share_bytes);
 }
 
 absl::StatusOr<QueryCodebookFile> ParseQueryCodebook(absl::string_view bytes,
@@ -153,6 +177,9 @@ absl::StatusOr<QueryCodebookFile> ParseQueryCodebook(absl::string_view bytes,
   std::memcpy(book.data.data(), found->second.bytes.data(), found->second.bytes.size());
   if (!std::all_of(book.data.begin(), book.data.end(), IsFinite)) {
     return Refuse(kTensor, "a value is not finite");
+  }
+  if (const auto shares = tensors.find(kShares); shares != tensors.end()) {
+    KV_ASSIGN_OR_RETURN(book.lane_shares, ReadShares(shares->second, config));
   }
   return file;
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A query codebook on disk: a safetensors file with the tensor `queries`, BF16 [layers,
-// query_heads, queries, head_dim], before RoPE and the largest cluster first; and with metadata
-// that bind it to one model. The reader is strict, since a wrong codebook does not fail, it only
-// makes a model worse: another version, another model, another shape and values that are not finite
+// query_heads, queries, head_dim], before RoPE and the largest cluster first; where lanes' shares
+// have been measured, `lane_shares`, F32 [layers, kv_heads]; and metadata that bind it to one
+// model. The reader is strict, since a wrong codebook does not fail, it only makes a model worse:
+// another version, another model, another shape, values that are not finite and shares out of range
 // are errors that name themselves.
 #pragma once
 
@@ -30,7 +31,7 @@ struct QueryCodebookFile {
   QueryCodebook codebook;
 };
 
-// The file's bytes. REQUIRES: data of the codebook's shape.
+// The file's bytes. REQUIRES: data of the codebook's shape, shares of every lane or none.
 std::string ToSafetensors(const QueryCodebookFile& file);
 
 // RoPE's frequencies and factor come from `config`. InvalidArgument for what is no codebook of this

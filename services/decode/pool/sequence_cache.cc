@@ -16,6 +16,7 @@ SequenceCache::SequenceCache(PagePool* pool, Backend* backend, const SequenceCac
       open_group_bytes_(OpenGroupBytes(pool->shape())),
       full_token_bytes_(FullTokenBytes(pool->shape())),
       reserved_left_(options.reserved_pages) {
+  if (!options.sharing.shares.empty()) lanes_.emplace(options.sharing, options.prompt_tokens);
   Count();
 }
 
@@ -30,10 +31,12 @@ SequenceView SequenceCache::view() const {
   view.open_position = sealed_tokens_;
   view.slot_score = SlotScoreOf(options_.selection.selector);
   view.keeps_queries = NeedsQueries(options_.selection.selector);
+  if (uneven()) view.uneven = lanes_->view();
   return view;
 }
 
 Thought SequenceCache::PagesOf(Thought thought) const {
+  if (uneven()) return Thought::kReasoning;
   for (const Thought other : kThoughts) {
     if (options_.formats.of(other) == options_.formats.of(thought)) return other;
   }
@@ -41,6 +44,7 @@ Thought SequenceCache::PagesOf(Thought thought) const {
 }
 
 uint32_t SequenceCache::DeadSlots(Thought thought) const {
+  if (uneven()) return lanes_->DeadSlots();
   const size_t c = Index(PagesOf(thought));
   return static_cast<uint32_t>(pages_[c].size()) * kSlotsPerPage - live_[c];
 }
@@ -52,19 +56,32 @@ void SequenceCache::CommitAppend(uint32_t count) {
 
 absl::StatusOr<SealOrder> SequenceCache::PlanSeal(Thought thought, uint32_t view_index) {
   KV_CHECK(open_count_ > 0);
-  if (DeadSlots(thought) < open_count_) {
-    const PageFormat format = options_.formats.of(thought);
+  const Thought holder = PagesOf(thought);
+  const PageFormat format = options_.formats.of(holder);
+  KV_ASSIGN_OR_RETURN(const size_t wanted, PagesForGroup(holder));
+  std::vector<PageOffset>& pages = pages_[Index(holder)];
+  while (pages.size() < wanted) {
     const bool promised = reserved_left_ > 0 && format == options_.formats.of(Thought::kReasoning);
     KV_ASSIGN_OR_RETURN(const PageOffset page, pool_->Allocate(format, promised));
     if (promised) --reserved_left_;
-    pages_[Index(PagesOf(thought))].push_back(page);
+    pages.push_back(page);
+    if (uneven()) lanes_->SetPages(static_cast<uint32_t>(pages.size()));
     Count();
   }
-  return SealOrder{.sequence = view_index, .thought = PagesOf(thought)};
+  return SealOrder{.sequence = view_index, .thought = holder};
+}
+
+absl::StatusOr<size_t> SequenceCache::PagesForGroup(Thought holder) const {
+  const size_t pages = pages_[Index(holder)].size();
+  if (!uneven()) return pages + (DeadSlots(holder) < open_count_ ? 1 : 0);
+  const std::optional<uint32_t> wanted = lanes_->PagesFor(open_count_);
+  if (wanted.has_value()) return std::max<size_t>(pages, *wanted);
+  return absl::ResourceExhaustedError("a lane holds all that it may hold between two anneals");
 }
 
 std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts_window) {
   std::vector<SealedTokens> runs;
+  if (uneven()) thought = Thought::kReasoning;
   const uint32_t first = sealed_tokens_;
   const uint32_t pinned =
       std::min(open_count_, options_.prompt_tokens - std::min(first, options_.prompt_tokens));
@@ -78,6 +95,7 @@ std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts
                     .starts_window = starts_window});
   }
   for (const SealedTokens& run : runs) RecordSealed(state_, run);
+  if (uneven()) lanes_->Seal(pinned, open_count_ - pinned);
   Count();
   const size_t holder = Index(PagesOf(thought));
   live_[holder] += open_count_;
@@ -88,7 +106,7 @@ std::vector<SealedTokens> SequenceCache::CommitSeal(Thought thought, bool starts
 
 absl::StatusOr<AnnealOrder> SequenceCache::PlanAnneal(const Anneal& anneal,
                                                       const Selection& selection,
-                                                      uint32_t view_index) const {
+                                                      uint32_t view_index) {
   const Segment* const segment = FindSegment(state_, anneal.first_position);
   if (segment == nullptr) {
     return absl::NotFoundError(absl::StrCat("no segment starts at ", anneal.first_position));
@@ -97,18 +115,31 @@ absl::StatusOr<AnnealOrder> SequenceCache::PlanAnneal(const Anneal& anneal,
     return absl::FailedPreconditionError(
         absl::StrCat("segment at ", anneal.first_position, " is pinned"));
   }
-  return AnnealOrder{.sequence = view_index,
-                     .thought = PagesOf(segment->label),
-                     .first_position = segment->first_position,
-                     .end_position = segment->end_position(),
-                     .keep = anneal.keep,
-                     .selection = selection};
+  return AnnealOrder{
+      .sequence = view_index,
+      .thought = PagesOf(segment->label),
+      .first_position = segment->first_position,
+      .end_position = segment->end_position(),
+      .keep = anneal.keep,
+      .lane_keeps = uneven() ? lanes_->Keeps(anneal.keep) : absl::Span<const uint32_t>(),
+      .selection = selection};
+}
+
+bool SequenceCache::Lowers(const Anneal& anneal) {
+  if (uneven()) return lanes_->Lowers(anneal.keep);
+  return FindSegment(state_, anneal.first_position)->live_count > anneal.keep;
 }
 
 absl::StatusOr<uint32_t> SequenceCache::CommitAnneal(const Anneal& anneal) {
   const Segment* const segment = FindSegment(state_, anneal.first_position);
   const uint32_t before = segment == nullptr ? 0 : segment->live_count;
-  KV_RETURN_IF_ERROR(RecordAnneal(state_, anneal));
+  Anneal recorded = anneal;
+  if (uneven() && segment != nullptr && !segment->pinned) {
+    KV_CHECK(segment == &state_.segments.back());  // there is no other
+    lanes_->Anneal(anneal.keep);
+    recorded.keep = lanes_->mean_live();
+  }
+  KV_RETURN_IF_ERROR(RecordAnneal(state_, recorded));
   const uint32_t evicted = before - segment->live_count;
   const Thought holder = PagesOf(segment->label);
   uint32_t& live = live_[Index(holder)];
@@ -127,6 +158,7 @@ uint64_t SequenceCache::QueryBytes() const {
 void SequenceCache::Count() {
   sealed_tokens_ = state_.sealed_tokens();
   footprint_bytes_ = open_group_bytes_ + QueryBytes() + state_.segments.size() * sizeof(Segment);
+  if (uneven()) footprint_bytes_ += lanes_->bytes();
   for (const Thought thought : kThoughts) {
     const std::vector<PageOffset>& pages = pages_[Index(thought)];
     const uint64_t page_bytes = pool_->layout(options_.formats.of(thought)).page_bytes;
@@ -157,6 +189,7 @@ absl::Status SequenceCache::FreePages(Thought holder) {
   }
   pages.clear();
   live_[Index(holder)] = 0;
+  if (uneven()) lanes_->SetPages(0);
   Count();
   return absl::OkStatus();
 }

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "absl/strings/str_split.h"
+#include "common/base/build_info.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/cli/eval/figures.h"
@@ -82,6 +83,7 @@ TEST_F(ResultsTest, TheGridMayGrow) {
   EvalResults again;
   ASSERT_TRUE(again.Read(path_).ok());
   EXPECT_EQ(again.points().size(), 5u);
+  EXPECT_EQ(again.points().back().commit, BuildCommit());
 }
 
 TEST_F(ResultsTest, RecordsOfSomethingElseAreRefusedByName) {

@@ -15,7 +15,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 constexpr CacheShape kReasoner = {.layers = 8, .kv_heads = 2, .head_dim = 64};
-constexpr CacheCosts kCosts = {.shape = kReasoner, .query_heads = 4};
+const CacheCosts kCosts = {.shape = kReasoner, .query_heads = 4};
 constexpr ChainLength kChains[] = {{10, 1200}, {10, 4000}, {12, 9000}};
 
 std::vector<std::string> Labels(const GridChoice& choice) {
@@ -121,6 +121,31 @@ TEST(ByteBudget, ComesNearToWhatIsAskedForUnderEveryPolicy) {
       EXPECT_GT(budget->budget_tokens, before) << policy;
       before = budget->budget_tokens;
     }
+  }
+}
+
+TEST(ByteBudget, ForeseesLanesThatShareABudgetUnevenly) {
+  CacheCosts costs = kCosts;
+  for (int lane = 0; lane < kReasoner.lanes(); ++lane) {
+    costs.lane_shares.push_back(lane % 2 == 0 ? 0.25f : 1.75f);
+  }
+  PolicySpec spec = DefaultSpec("anticipate").value();
+  for (const double percent : {3.0, 8.0, 14.0}) {
+    const auto budget = BudgetForBytes(spec, costs, kChains, percent);
+    ASSERT_TRUE(budget.ok()) << budget.status();
+    EXPECT_NEAR(budget->percent, percent, 0.05 * percent);
+    spec.budget_tokens = budget->budget_tokens;
+    const double even = MeanBytesPercent(spec, kCosts, kChains).value();
+    // Lanes of small share evict before others are full, so long chains alone hold as much.
+    EXPECT_LT(budget->percent, 1.02 * even);
+    EXPECT_GT(budget->percent, 0.85 * even);
+    costs.plan_lag_tokens = 16;
+    EXPECT_GT(MeanBytesPercent(spec, costs, kChains).value(), budget->percent);
+    costs.plan_lag_tokens = 0;
+    PolicySpec random = DefaultSpec("random").value();
+    random.budget_tokens = spec.budget_tokens;
+    EXPECT_EQ(MeanBytesPercent(random, costs, kChains).value(),
+              MeanBytesPercent(random, kCosts, kChains).value());
   }
 }
 

@@ -19,6 +19,7 @@ namespace palimpsest::cli {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 std::string Slurp(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -168,6 +169,35 @@ TEST_F(LikelihoodProcessTest, ACodebookMadeOfTextsServesAnticipate) {
                                                  "--codebook ", folder_, "/queries.safetensors"));
   EXPECT_EQ(judged.code, 0) << judged.err;
   EXPECT_THAT(judged.out, HasSubstr("anticipate"));
+}
+
+TEST_F(LikelihoodProcessTest, SharesAreAddedToACodebookWhoseQueriesStay) {
+  const std::string calibrate = "calibrate --model lab/reasoner/model --device cpu --quiet ";
+  const std::string texts = absl::StrCat("--texts ", folder_, "/texts/");
+  WriteText("long", "<bos> goal 38 [ 27 26 5 2 ]", 60);
+  const Outcome made =
+      Palimpsest(absl::StrCat(calibrate, "--query-samples 64 --codebook-queries 16 ", texts,
+                              "long.txt --share-tokens 0 --out ", folder_, "/calibration.json"));
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_THAT(made.out, HasSubstr("shares of lanes: none"));
+  const std::string from = absl::StrCat("--shares-of ", folder_, "/queries.safetensors ");
+  const std::string to = absl::StrCat("--out ", folder_, "/shares.safetensors ");
+  const Outcome added = Palimpsest(absl::StrCat(calibrate, from, to, texts, "long.txt"));
+  ASSERT_EQ(added.code, 0) << added.err;
+  EXPECT_THAT(added.out, HasSubstr("of each KV head"));
+  const std::string before = Slurp(folder_ + "/queries.safetensors");
+  const std::string after = Slurp(folder_ + "/shares.safetensors");
+  EXPECT_THAT(before, Not(HasSubstr("lane_shares")));
+  EXPECT_THAT(after, HasSubstr("lane_shares"));
+  constexpr size_t kQueryBytes = 8 * 4 * 16 * 64 * 2, kShareBytes = 8 * 2 * 4;
+  EXPECT_EQ(after.substr(after.size() - kShareBytes - kQueryBytes, kQueryBytes),
+            before.substr(before.size() - kQueryBytes));
+
+  const Outcome idle = Palimpsest(absl::StrCat(calibrate, from, to, texts, "two.txt"));
+  EXPECT_NE(idle.code, 0);
+  EXPECT_THAT(idle.err, HasSubstr("no lane would lose anything of 1 text"));
+  EXPECT_THAT(Palimpsest(absl::StrCat(calibrate, from, "--share-tokens 0")).err,
+              HasSubstr("share_tokens"));
 }
 
 TEST_F(LikelihoodProcessTest, HelpShowsEveryFlagAndHowToUseThem) {

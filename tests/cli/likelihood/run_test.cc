@@ -14,6 +14,7 @@
 #include "services/cli/likelihood/runner.h"
 #include "services/decode/engine/engine.h"
 #include "services/decode/model/cpu_model.h"
+#include "tests/decode/engine/random_codebook.h"
 
 namespace palimpsest::cli {
 namespace {
@@ -188,6 +189,30 @@ TEST(LikelihoodRunTest, ABudgetInBytesComesToAboutThoseBytes) {
     const PointResult result = ReadWith(options, text, {point})[0];
     EXPECT_NEAR(result.bytes_percent_mean, 80, 2.5) << policy << " of " << result.budget_tokens;
   }
+}
+
+TEST(LikelihoodRunTest, SoItDoesWhereLanesShareItUnevenly) {
+  LikelihoodOptions options = Options(kTiny);
+  const ModelConfig& config = options.source.config;
+  const LikelihoodText text = RandomText(config, 500);
+  GridPoint point = Point("anticipate", 0);
+  std::vector<PointResult> results;
+  for (const float share : {1.0f, 0.25f}) {
+    auto codebook = std::make_shared<QueryCodebook>(*RandomCodebook(config, 16));
+    for (int lane = 0; lane < config.cache_shape().lanes(); ++lane) {
+      codebook->lane_shares.push_back(lane % 2 == 0 ? share : 2 - share);
+    }
+    options.codebook = codebook;
+    point.target_percent = 60;
+    const PointResult result = ReadWith(options, text, {point})[0];
+    EXPECT_NEAR(result.bytes_percent_mean, 60, 2.5) << "of " << result.budget_tokens;
+    point.target_percent.reset();
+    point.spec.budget_tokens = 64;
+    results.push_back(ReadWith(options, text, {point})[0]);
+  }
+  EXPECT_NEAR(results[0].bytes_percent_peak, results[1].bytes_percent_peak, 0.05) << "rounds";
+  EXPECT_LT(results[1].live_tokens_mean, results[0].live_tokens_mean) << "some evict earlier";
+  EXPECT_NE(results[1].divergence.kl_mean, results[0].divergence.kl_mean);
 }
 
 TEST(LikelihoodRunTest, AnticipateWithoutACodebookIsRefused) {

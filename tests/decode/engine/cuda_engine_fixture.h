@@ -2,6 +2,7 @@
 // The engine on a GPU with a small random model: nine chains, six at a time, under any policy.
 #pragma once
 
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -23,13 +24,15 @@ struct ChainOutcome {
   RequestStats stats;
 };
 
-// The parameter is a policy's name.
+// The parameter is a policy's name, or "uneven": anticipate with lanes that share its budgets
+// unevenly.
 class CudaEngine : public GpuTest, public testing::WithParamInterface<std::string> {
  protected:
   static constexpr uint32_t kBatch = 6, kChains = 9;
   static constexpr uint32_t kQueries = 16;  // kept of every chain
   static constexpr uint32_t kBudget = 64;
   static constexpr uint64_t kPoolBytes = 32 << 20;
+  static constexpr float kShares[] = {0.25f, 1.75f, 0.5f, 2.0f, 1.0f, 0.5f};  // of SmallConfig
 
   void SetUp() override {
     GpuTest::SetUp();
@@ -38,6 +41,9 @@ class CudaEngine : public GpuTest, public testing::WithParamInterface<std::strin
     config.max_positions = 1024;
     shape_ = config.cache_shape();
     shape_.slot_scores = shape_.residue = true;
+    auto codebook = std::make_shared<QueryCodebook>(*RandomCodebook(config, 64));
+    if (Uneven()) codebook->lane_shares.assign(std::begin(kShares), std::end(kShares));
+    lane_shares_ = codebook->lane_shares;
     auto backend = NewCudaBackend({.shape = shape_,
                                    .query_heads = config.query_heads,
                                    .pool_bytes = kPoolBytes,
@@ -45,7 +51,7 @@ class CudaEngine : public GpuTest, public testing::WithParamInterface<std::strin
                                    .rows_max = 64,
                                    .rotate_keys = true,  // as a worker does
                                    .query_window = kQueries,
-                                   .codebook = RandomCodebook(config, 64)},
+                                   .codebook = std::move(codebook)},
                                   {});
     ASSERT_TRUE(backend.ok()) << backend.status();
     auto model = NewSyntheticCudaModel(
@@ -56,6 +62,8 @@ class CudaEngine : public GpuTest, public testing::WithParamInterface<std::strin
     model_ = *std::move(model);
   }
 
+  static bool Uneven() { return GetParam() == "uneven"; }
+
   static GenerateRequest Request(uint32_t seed) {
     GenerateRequest request;
     for (uint32_t i = 0; i < 5 + seed * 7; ++i) request.prompt.push_back((seed * 31 + i * 7) % 500);
@@ -63,7 +71,7 @@ class CudaEngine : public GpuTest, public testing::WithParamInterface<std::strin
     // About one token in a hundred ends a chain: some while others go on.
     if (seed % 2 == 0) request.stop_tokens = {3, 77, 200, 311, 499};
     request.sampling = {.temperature = 1.0f, .seed = seed};
-    request.policy = *DefaultSpec(GetParam());
+    request.policy = *DefaultSpec(Uneven() ? "anticipate" : GetParam());
     if (request.policy.budget_tokens > 0) request.policy.budget_tokens = kBudget;
     if (request.policy.name == "thinkv") {
       request.policy.sparsity_layers = {0, 2};
@@ -75,8 +83,8 @@ class CudaEngine : public GpuTest, public testing::WithParamInterface<std::strin
   std::map<RequestId, ChainOutcome> Run(Model* model) {
     std::map<RequestId, ChainOutcome> outcomes;
     auto pool = PagePool::Create({.shape = shape_, .pool_bytes = kPoolBytes});
-    Engine engine({.batch_max = kBatch}, model, backend_.get(), *std::move(pool), nullptr,
-                  clock_.get(), nullptr);
+    Engine engine({.batch_max = kBatch, .lane_shares = lane_shares_}, model, backend_.get(),
+                  *std::move(pool), nullptr, clock_.get(), nullptr);
     std::vector<GenerateRequest> requests;
     for (uint32_t seed = 0; seed < kChains; ++seed) requests.push_back(Request(seed));
     for (const Admission& admission :
@@ -100,14 +108,15 @@ class CudaEngine : public GpuTest, public testing::WithParamInterface<std::strin
 
   std::unique_ptr<Clock> clock_ = NewSteadyClock();
   CacheShape shape_;
+  std::vector<float> lane_shares_;
   std::unique_ptr<TimedBackend> backend_;
   std::unique_ptr<Model> model_;
 };
 
 // Of the tests of whoever includes this.
 INSTANTIATE_TEST_SUITE_P(Policies, CudaEngine,
-                         testing::Values("full", "thinkv", "anticipate", "longflow", "h2o", "rkv",
-                                         "window", "random"),
+                         testing::Values("full", "thinkv", "anticipate", "uneven", "longflow",
+                                         "h2o", "rkv", "window", "random"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace palimpsest

@@ -124,10 +124,11 @@ absl::StatusOr<ReasonerRun> RunReasoner(absl::Span<const CountdownProblem> probl
   KV_ASSIGN_OR_RETURN(const ModelSource source, FindModel(kFolder, ""));
   KV_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(kFolder));
   KV_ASSIGN_OR_RETURN(const std::string fingerprint, FingerprintModel(kFolder));
-  KV_ASSIGN_OR_RETURN(const EngineOptions engine_options, OptionsFor(options.batch, fingerprint));
+  KV_ASSIGN_OR_RETURN(EngineOptions engine_options, OptionsFor(options.batch, fingerprint));
   KV_ASSIGN_OR_RETURN(std::vector<GenerateRequest> requests,
                       RequestsOf(problems, options.policy, source.config, *tokenizer));
   KV_ASSIGN_OR_RETURN(auto codebook, CodebookFor(options.policy, source.config, fingerprint));
+  if (codebook != nullptr) engine_options.lane_shares = codebook->lane_shares;
   KV_ASSIGN_OR_RETURN(const ServedPolicies served,
                       ServePolicies({options.policy.name}, codebook != nullptr));
   CacheShape shape = source.config.cache_shape();

@@ -30,6 +30,9 @@ class SimulatedStore final : public ControlPlane {
     KV_CHECK(policy.ok());
     known.policy = *std::move(policy);
     known.state = snapshot.state;
+    // Plans for what it was told before say nothing about this.
+    std::erase_if(
+        queue_, [&](const auto& waiting) { return waiting.second.sequence == snapshot.sequence; });
   }
 
   void Report(SequenceReport report) override {
@@ -56,8 +59,11 @@ class SimulatedStore final : public ControlPlane {
       for (const Segment& segment : known->second.state.segments) {
         if (segment.first_position == applied.first_position) {
           counts_agree = counts_agree && applied.keep >= segment.live_count;
+          fewer_than_told = fewer_than_told || applied.keep < segment.live_count;
         }
       }
+      // As the store does: the worker may hold fewer than was planned.
+      KV_CHECK(RecordAnneal(known->second.state, applied).ok());
     }
   }
 
@@ -91,6 +97,7 @@ class SimulatedStore final : public ControlPlane {
 
   std::vector<SequenceId> lost;  // to be asked for at the next NeedsSnapshot
   bool counts_agree = true;
+  bool fewer_than_told = false;  // a worker once held fewer than plans had come to
 
  private:
   struct Known {

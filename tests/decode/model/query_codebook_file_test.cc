@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/decode/model/query_codebook_file.h"
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -36,6 +37,15 @@ QueryCodebookFile Sample(const ModelConfig& config) {
   const int values = config.layers * config.query_heads * 32 * config.head_dim;
   for (int i = 0; i < values; ++i) {
     file.codebook.data.push_back(static_cast<uint16_t>(random() & 0xbfff));  // finite
+  }
+  return file;
+}
+
+// The same with shares: 0.5 and 1.5 in turns.
+QueryCodebookFile WithShares(const ModelConfig& config) {
+  QueryCodebookFile file = Sample(config);
+  for (int lane = 0; lane < config.cache_shape().lanes(); ++lane) {
+    file.codebook.lane_shares.push_back(lane % 2 == 0 ? 0.5f : 1.5f);
   }
   return file;
 }
@@ -125,9 +135,55 @@ TEST(QueryCodebookFile, AValueThatIsNotFiniteIsRefused) {
   ExpectRefused(ToSafetensors(file), "not finite");
 }
 
+TEST(QueryCodebookFile, SharesOfLanesComeBackAndLeaveTheQueriesAlone) {
+  const ModelConfig config = YarnModel();
+  const QueryCodebookFile file = WithShares(config);
+  const std::string bytes = ToSafetensors(file);
+  const auto back = ParseQueryCodebook(bytes, config, kFingerprint);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->codebook.lane_shares, file.codebook.lane_shares);
+  EXPECT_EQ(back->codebook.data, file.codebook.data);
+  EXPECT_EQ(ToSafetensors(*back), bytes);
+  const auto tensors =
+      ParseSafetensors({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()});
+  ASSERT_TRUE(tensors.ok()) << tensors.status();
+  EXPECT_EQ(tensors->at("lane_shares").type, TensorType::kFloat32);
+  EXPECT_EQ(tensors->at("lane_shares").shape,
+            (std::vector<int64_t>{config.layers, config.kv_heads}));
+}
+
+TEST(QueryCodebookFile, WithoutSharesLanesAreEven) {
+  const auto back =
+      ParseQueryCodebook(ToSafetensors(Sample(YarnModel())), YarnModel(), kFingerprint);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_THAT(back->codebook.lane_shares, testing::IsEmpty());
+}
+
+TEST(QueryCodebookFile, SharesThatCannotBeAreRefused) {
+  const ModelConfig config = YarnModel();
+  const auto with = [&](float first, float second) {
+    QueryCodebookFile file = WithShares(config);
+    file.codebook.lane_shares[0] = first;
+    file.codebook.lane_shares[1] = second;
+    return ToSafetensors(file);
+  };
+  EXPECT_TRUE(ParseQueryCodebook(with(0.51f, 1.5f), config, kFingerprint).ok());
+  ExpectRefused(with(0.9f, 1.5f), "lane_shares: their mean is");
+  ExpectRefused(with(0.05f, 1.95f), "lane_shares: that of lane 0 is 0.05, expected 0.0625 to 64");
+  ExpectRefused(with(1.0f, 65.0f), "lane_shares: that of lane 1 is 65");
+  ExpectRefused(with(NAN, 1.0f), "lane_shares: that of lane 0 is not finite");
+  ExpectRefused(with(-1.0f, 3.0f), "lane_shares: that of lane 0 is -1");
+  const std::string bytes = ToSafetensors(WithShares(config));
+  ExpectRefused(Edited(bytes, R"("F32")", R"("F64")"), "");
+  ExpectRefused(Edited(bytes, R"("F32")", R"("I32")"), "lane_shares: expected the type F32");
+  ExpectRefused(Edited(bytes, R"("shape":[2,2])", R"("shape":[4,1])"),
+                "lane_shares: shape [4, 1], the model asks for [2, 2]");
+  ExpectRefused(Edited(bytes, R"("shape":[2,2])", R"("shape":[4]  )"), "lane_shares: shape [4]");
+}
+
 TEST(QueryCodebookFile, AFileCutOffOrDamagedAnywhereIsAStatus) {
   const ModelConfig config = YarnModel();
-  const std::string bytes = ToSafetensors(Sample(config));
+  const std::string bytes = ToSafetensors(WithShares(config));
   for (size_t size = 0; size < bytes.size(); size += size < 600 ? 1 : 97) {
     EXPECT_FALSE(ParseQueryCodebook(bytes.substr(0, size), config, kFingerprint).ok()) << size;
   }
@@ -180,6 +236,7 @@ TEST(QueryCodebookFile, TheShippedOneIsOfTheShippedModel) {
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->codebook.queries, 256u);
   EXPECT_GE(file->samples, 12'000u);
+  EXPECT_EQ(file->codebook.lane_shares.size(), static_cast<size_t>(config->cache_shape().lanes()));
 }
 
 }  // namespace

@@ -100,7 +100,7 @@ TEST_F(KeepByScore, LeavesTheBestOfEveryLane) {
                                                  {0, tokens, 250, 249},
                                                  {0, tokens, 40, 41},
                                                  {0, tokens, 1, 0}}) {
-    const cuda::AnnealTask task{.page_count = static_cast<uint32_t>(pages.size()),
+    const cuda::AnnealTask task{.block_count = static_cast<uint32_t>(pages.size()),
                                 .first_position = first,
                                 .end_position = end,
                                 .keep = keep,

@@ -220,7 +220,7 @@ class TokenScoresTest : public ::testing::TestWithParam<ScoreCase> {
     return scores.Read();
   }
   cuda::AnnealTask Task(Selector selector) const {
-    return {.page_count = static_cast<uint32_t>(tokens_->pages().size()),
+    return {.block_count = static_cast<uint32_t>(tokens_->pages().size()),
             .first_position = kPrompt,
             .end_position = tokens_->next_position(),
             .keep = 1,
@@ -388,7 +388,7 @@ TEST_P(TokenScoresTest, JointScoresOfAnyWindow) {
 }
 
 TEST_P(TokenScoresTest, MoreSlotsThanTheScratchHasRoomForAreRefused) {
-  const cuda::AnnealTask task{.page_count = 40000 / kSlotsPerPage,
+  const cuda::AnnealTask task{.block_count = 40000 / kSlotsPerPage,
                               .end_position = 10,
                               .keep = 1,
                               .selector = Selector::kAnticipated};
