@@ -22,6 +22,7 @@
 #include "services/cli/calibrate/sampler.h"
 #include "services/cli/calibrate/summary.h"
 #include "services/decode/model/rope.h"
+#include "tests/kernels/forwarding_backend.h"
 
 namespace palimpsest::cli {
 namespace {
@@ -78,54 +79,29 @@ TEST(DescribeShares, HasALineALayer) {
 }
 
 // Passes everything on, and keeps K and V as the cache has them: of all tokens of one sequence.
-class ListeningBackend final : public Backend {
+class ListeningBackend final : public ForwardingBackend {
  public:
   struct Layer {
     std::vector<float> k, v;  // [tokens, kv_heads, head_dim], rounded to bf16
   };
 
   ListeningBackend(std::unique_ptr<Backend> backend, const CacheShape& shape)
-      : backend_(std::move(backend)),
+      : ForwardingBackend(std::move(backend)),
         width_(static_cast<size_t>(shape.kv_heads) * shape.head_dim),
         layers_(shape.layers) {}
 
   const Layer& layer(int index) const { return layers_[index]; }
 
-  ActivationType activation_type() const override { return backend_->activation_type(); }
   absl::Status BeginStep(absl::Span<const SequenceView> sequences,
                          absl::Span<const StepRows> rows) override {
     rows_ = rows[0].count;
-    return backend_->BeginStep(sequences, rows);
+    return ForwardingBackend::BeginStep(sequences, rows);
   }
   absl::Status Append(int layer, const NewTokens& tokens) override {
     Take(tokens.k, &layers_[layer].k);
     Take(tokens.v, &layers_[layer].v);
-    return backend_->Append(layer, tokens);
+    return ForwardingBackend::Append(layer, tokens);
   }
-  absl::Status Attend(int layer, const LayerActivations& io) override {
-    return backend_->Attend(layer, io);
-  }
-  absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
-                               const LayerActivations& io, absl::Span<float> sparsity) override {
-    return backend_->MeasureSparsity(layer, wanted, io, sparsity);
-  }
-  absl::Status Seal(absl::Span<const SequenceView> sequences,
-                    absl::Span<const SealOrder> orders) override {
-    return backend_->Seal(sequences, orders);
-  }
-  absl::Status Anneal(absl::Span<const SequenceView> sequences,
-                      absl::Span<const AnnealOrder> orders) override {
-    return backend_->Anneal(sequences, orders);
-  }
-  absl::Status Zero(PageOffset offset, uint64_t bytes) override {
-    return backend_->Zero(offset, bytes);
-  }
-  absl::Status ZeroOpenGroup(uint32_t group) override { return backend_->ZeroOpenGroup(group); }
-  absl::Status Read(PageOffset offset, absl::Span<uint8_t> out) const override {
-    return backend_->Read(offset, out);
-  }
-  absl::Status Synchronize() override { return backend_->Synchronize(); }
-  absl::Status AwaitSparsity() override { return backend_->AwaitSparsity(); }
 
  private:
   void Take(const void* from, std::vector<float>* to) const {
@@ -134,7 +110,6 @@ class ListeningBackend final : public Backend {
                    [](float x) { return Bf16ToFloat(FloatToBf16(x)); });
   }
 
-  std::unique_ptr<Backend> backend_;
   const size_t width_;
   size_t rows_ = 0;
   std::vector<Layer> layers_;

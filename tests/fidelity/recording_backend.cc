@@ -53,8 +53,8 @@ std::vector<int> OwnersOf(const SequenceView& view, size_t pages, absl::Span<con
 
 RecordingBackend::RecordingBackend(std::unique_ptr<Backend> backend, const BackendConfig& config,
                                    uint32_t positions_max)
-    : backend_(std::move(backend)), config_(config) {
-  KV_CHECK(!config.rotate_keys && backend_->activation_type() == ActivationType::kFloat32);
+    : ForwardingBackend(std::move(backend)), config_(config) {
+  KV_CHECK(!config.rotate_keys && activation_type() == ActivationType::kFloat32);
   KV_CHECK(positions_max % 8 == 0);
   if (config.codebook != nullptr) ranks_ = RankLanes(config.codebook->lane_shares);
   recording_.positions_max = positions_max;
@@ -69,20 +69,20 @@ absl::Status RecordingBackend::BeginStep(absl::Span<const SequenceView> sequence
   KV_CHECK(tokens_ == sequences[0].open_position + sequences[0].open_count);
   KV_CHECK(tokens_ + count_ <= recording_.positions_max);
   recording_.step_tokens.push_back(count_);
-  return backend_->BeginStep(sequences, rows);
+  return backend().BeginStep(sequences, rows);
 }
 
 absl::Status RecordingBackend::Append(int layer, const NewTokens& tokens) {
   NewTokens rounded = tokens;  // its queries are left as they are, and kept rounded
   rounded.k = Record(layer, config_.shape.kv_heads, tokens.k, recording_.k, k_);
   rounded.v = Record(layer, config_.shape.kv_heads, tokens.v, recording_.v, v_);
-  return backend_->Append(layer, rounded);
+  return backend().Append(layer, rounded);
 }
 
 absl::Status RecordingBackend::Attend(int layer, const LayerActivations& io) {
   LayerActivations rounded = io;
   rounded.q = Record(layer, config_.query_heads, io.q, recording_.q, q_);
-  return backend_->Attend(layer, rounded);
+  return backend().Attend(layer, rounded);
 }
 
 absl::Status RecordingBackend::MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
@@ -90,14 +90,14 @@ absl::Status RecordingBackend::MeasureSparsity(int layer, absl::Span<const uint3
                                                absl::Span<float> sparsity) {
   LayerActivations rounded = io;
   rounded.q = Record(layer, config_.query_heads, io.q, recording_.q, q_);
-  KV_RETURN_IF_ERROR(backend_->MeasureSparsity(layer, wanted, rounded, sparsity));
+  KV_RETURN_IF_ERROR(backend().MeasureSparsity(layer, wanted, rounded, sparsity));
   recording_.sparsity.insert(recording_.sparsity.end(), sparsity.begin(), sparsity.end());
   return absl::OkStatus();
 }
 
 absl::Status RecordingBackend::Seal(absl::Span<const SequenceView> sequences,
                                     absl::Span<const SealOrder> orders) {
-  KV_RETURN_IF_ERROR(backend_->Seal(sequences, orders));
+  KV_RETURN_IF_ERROR(backend().Seal(sequences, orders));
   for (const SealOrder& order : orders) {
     KV_RETURN_IF_ERROR(RecordStored(sequences[order.sequence], order.thought));
   }
@@ -116,7 +116,7 @@ absl::Status RecordingBackend::RecordStored(const SequenceView& view, Thought th
   std::vector<uint8_t> page(layout.page_bytes);
   std::vector<float> decoded(dim);
   for (size_t i = 0; i < pages.size(); ++i) {
-    KV_RETURN_IF_ERROR(backend_->Read(pages[i], absl::MakeSpan(page)));
+    KV_RETURN_IF_ERROR(backend().Read(pages[i], absl::MakeSpan(page)));
     for (size_t block = 0; block < lanes; ++block) {
       const int lane = owners[i * lanes + block];
       if (lane == kNobody) continue;
@@ -151,7 +151,7 @@ absl::Status RecordingBackend::RecordLive(const SequenceView& view) {
     const absl::Span<const PageOffset> pages = view.pages[Index(thought)];
     const std::vector<int> owners = OwnersOf(view, pages.size(), ranks_, lanes);
     for (size_t i = 0; i < pages.size(); ++i) {
-      KV_RETURN_IF_ERROR(backend_->Read(pages[i] + layout.positions_offset, absl::MakeSpan(tail)));
+      KV_RETURN_IF_ERROR(backend().Read(pages[i] + layout.positions_offset, absl::MakeSpan(tail)));
       for (int block = 0; block < lanes; ++block) {
         const int lane = owners[i * lanes + block];
         for (int slot = 0; slot < kSlotsPerPage; ++slot) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "tests/kernels/forwarding_backend.h"
 
 namespace palimpsest {
 
@@ -27,14 +28,13 @@ struct Recording {
 
 // Queries, keys and values are rounded to bf16 before `backend` sees them, as a GPU's are. Serves
 // one sequence of up to `positions_max` tokens, and a CPU backend without rotated keys.
-class RecordingBackend final : public Backend {
+class RecordingBackend final : public ForwardingBackend {
  public:
   RecordingBackend(std::unique_ptr<Backend> backend, const BackendConfig& config,
                    uint32_t positions_max);
 
   const Recording& recording() const { return recording_; }
 
-  ActivationType activation_type() const override { return backend_->activation_type(); }
   absl::Status BeginStep(absl::Span<const SequenceView> sequences,
                          absl::Span<const StepRows> rows) override;
   absl::Status Append(int layer, const NewTokens& tokens) override;
@@ -43,21 +43,6 @@ class RecordingBackend final : public Backend {
                                const LayerActivations& io, absl::Span<float> sparsity) override;
   absl::Status Seal(absl::Span<const SequenceView> sequences,
                     absl::Span<const SealOrder> orders) override;
-  absl::Status Anneal(absl::Span<const SequenceView> sequences,
-                      absl::Span<const AnnealOrder> orders) override {
-    return backend_->Anneal(sequences, orders);
-  }
-  absl::Status Zero(PageOffset offset, uint64_t bytes) override {
-    return backend_->Zero(offset, bytes);
-  }
-  absl::Status ZeroOpenGroup(uint32_t open_group) override {
-    return backend_->ZeroOpenGroup(open_group);
-  }
-  absl::Status Read(PageOffset offset, absl::Span<uint8_t> out) const override {
-    return backend_->Read(offset, out);
-  }
-  absl::Status Synchronize() override { return backend_->Synchronize(); }
-  absl::Status AwaitSparsity() override { return backend_->AwaitSparsity(); }
 
  private:
   // Records which tokens are live in `view`, as the step before has left it.
@@ -70,7 +55,6 @@ class RecordingBackend final : public Backend {
   const float* Record(int layer, int heads, const void* rows, std::vector<uint16_t>& all,
                       std::vector<float>& rounded);
 
-  const std::unique_ptr<Backend> backend_;
   const BackendConfig config_;
   std::vector<uint32_t> ranks_;  // of lanes, for uneven sequences
   Recording recording_;

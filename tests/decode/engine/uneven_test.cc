@@ -19,6 +19,7 @@
 #include "tests/decode/engine/random_codebook.h"
 #include "tests/decode/engine/simulated_store.h"
 #include "tests/decode/engine/tiny_config.h"
+#include "tests/kernels/forwarding_backend.h"
 
 namespace palimpsest {
 namespace {
@@ -30,7 +31,7 @@ constexpr std::array<float, 4> kEqualShares = {1.0f, 1.0f, 1.0f, 1.0f};
 using Shares = absl::Span<const float>;
 
 // Hands everything on, and looks at what uneven sequences are said to be.
-class WatchingBackend final : public Backend {
+class WatchingBackend final : public ForwardingBackend {
  public:
   struct Seen {
     Shares shares;
@@ -39,28 +40,17 @@ class WatchingBackend final : public Backend {
     uint64_t pages_peak = 0;  // of an uneven sequence
   };
   WatchingBackend(std::unique_ptr<Backend> backend, Seen* seen)
-      : backend_(std::move(backend)), seen_(seen) {}
+      : ForwardingBackend(std::move(backend)), seen_(seen) {}
 
-  ActivationType activation_type() const override { return backend_->activation_type(); }
   absl::Status BeginStep(absl::Span<const SequenceView> views,
                          absl::Span<const StepRows> rows) override {
     for (const SequenceView& view : views) Look(view);
-    return backend_->BeginStep(views, rows);
-  }
-  absl::Status Append(int layer, const NewTokens& tokens) override {
-    return backend_->Append(layer, tokens);
-  }
-  absl::Status Attend(int layer, const LayerActivations& io) override {
-    return backend_->Attend(layer, io);
-  }
-  absl::Status MeasureSparsity(int layer, absl::Span<const uint32_t> wanted,
-                               const LayerActivations& io, absl::Span<float> out) override {
-    return backend_->MeasureSparsity(layer, wanted, io, out);
+    return ForwardingBackend::BeginStep(views, rows);
   }
   absl::Status Seal(absl::Span<const SequenceView> views,
                     absl::Span<const SealOrder> orders) override {
     for (const SequenceView& view : views) Look(view);
-    return backend_->Seal(views, orders);
+    return ForwardingBackend::Seal(views, orders);
   }
   absl::Status Anneal(absl::Span<const SequenceView> views,
                       absl::Span<const AnnealOrder> orders) override {
@@ -71,19 +61,8 @@ class WatchingBackend final : public Backend {
       EXPECT_THAT(order.lane_keeps,
                   testing::ElementsAreArray(LaneBudgets(seen_->shares, order.keep)));
     }
-    return backend_->Anneal(views, orders);
+    return ForwardingBackend::Anneal(views, orders);
   }
-  absl::Status Zero(PageOffset offset, uint64_t bytes) override {
-    return backend_->Zero(offset, bytes);
-  }
-  absl::Status ZeroOpenGroup(uint32_t open_group) override {
-    return backend_->ZeroOpenGroup(open_group);
-  }
-  absl::Status Read(PageOffset offset, absl::Span<uint8_t> out) const override {
-    return backend_->Read(offset, out);
-  }
-  absl::Status Synchronize() override { return backend_->Synchronize(); }
-  absl::Status AwaitSparsity() override { return backend_->AwaitSparsity(); }
 
  private:
   void Look(const SequenceView& view) {
@@ -98,7 +77,6 @@ class WatchingBackend final : public Backend {
     EXPECT_THAT(uneven.block_counts, testing::ElementsAreArray(counts));
   }
 
-  const std::unique_ptr<Backend> backend_;
   Seen* const seen_;
 };
 
