@@ -136,9 +136,10 @@ class UnevenStepTest : public testing::Test {
     }
     return writer_.Write(pool_, views_, rows, block_.data());
   }
-  void Add(const std::vector<PageOffset>& pages, const UnevenLanes& uneven) {
+  // A sequence with pages_[first, first + count).
+  void Add(uint32_t first, uint32_t count, const UnevenLanes& uneven) {
     SequenceView& view = views_.emplace_back();
-    view.pages[Index(Thought::kReasoning)] = pages;
+    view.pages[Index(Thought::kReasoning)] = absl::MakeConstSpan(pages_).subspan(first, count);
     view.open_group = static_cast<uint32_t>(views_.size());
     view.uneven = uneven;
   }
@@ -156,8 +157,8 @@ class UnevenStepTest : public testing::Test {
 TEST_F(UnevenStepTest, KernelsFindEveryBlock) {
   DealtBlocks dealt(2, pool_.lane_ranks(), {2, 9, 4, 1});
   dealt.SetPages(5);
-  Add({pages_[5]}, {});
-  Add({pages_.begin(), pages_.begin() + 5}, dealt.View());
+  Add(5, 1, {});
+  Add(0, 5, dealt.View());
   const absl::StatusOr<uint64_t> bytes = Write();
   ASSERT_TRUE(bytes.ok()) << bytes.status();
   EXPECT_LE(*bytes, writer_.bytes_max());
@@ -186,7 +187,7 @@ TEST_F(UnevenStepTest, KernelsFindEveryBlock) {
 }
 
 TEST_F(UnevenStepTest, StepsWithoutUnevenSequencesHaveOnePlan) {
-  Add({pages_[5]}, {});
+  Add(5, 1, {});
   ASSERT_TRUE(Write().ok());
   EXPECT_EQ(arrays().header->layer_plans, 0u);
   EXPECT_EQ(writer_.due_layers().count, 0u);
@@ -196,7 +197,7 @@ TEST_F(UnevenStepTest, StepsWithoutUnevenSequencesHaveOnePlan) {
 TEST_F(UnevenStepTest, LayersArePlannedWhenTheyAreDue) {
   DealtBlocks dealt(2, pool_.lane_ranks(), {2, 9, 4, 1});
   dealt.SetPages(4);
-  Add({pages_.begin(), pages_.begin() + 4}, dealt.View());
+  Add(0, 4, dealt.View());
   ASSERT_TRUE(Write().ok());
   ASSERT_EQ(writer_.due_layers().count, 2u);
   std::vector<uint8_t> plans(writer_.layer_plans()->bytes());
@@ -208,7 +209,7 @@ TEST_F(UnevenStepTest, LayersArePlannedWhenTheyAreDue) {
 
 TEST_F(UnevenStepTest, MoreRoundsThanThereIsRoomForAreRefused) {
   const std::vector<uint32_t> rounds(1 << 20), counts = {1, 1 << 20, 1, 1};
-  Add({pages_[0]}, {.round_first = rounds, .block_counts = counts});
+  Add(0, 1, {.round_first = rounds, .block_counts = counts});
   EXPECT_EQ(Write().status().code(), absl::StatusCode::kInvalidArgument);
 }
 
