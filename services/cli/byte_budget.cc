@@ -60,7 +60,11 @@ class PretendedChain {
                 .prompt_tokens = length.prompt_tokens,
                 .selection = policy.selection(),
                 .query_bytes = QueryWindowBytes(costs.shape, costs.query_heads, kQueriesKept),
-                .sharing = SharingOf(spec, policy, costs, length)}) {}
+                .sharing = SharingUnder(spec, policy,
+                                        {.shares = costs.lane_shares,
+                                         .lag_tokens = costs.plan_lag_tokens,
+                                         .tokens_max = length.tokens},
+                                        length.prompt_tokens)}) {}
 
   absl::Status Run(ByteSteps* steps) {
     while (cache_.token_count() < length_.tokens) {
@@ -76,17 +80,6 @@ class PretendedChain {
   }
 
  private:
-  static LaneSharing SharingOf(const PolicySpec& spec, const Policy& policy,
-                               const CacheCosts& costs, const ChainLength& length) {
-    if (!policy.selection().by_share) return {};
-    return WithinLimits({.shares = costs.lane_shares,
-                         .budget_tokens = spec.budget_tokens,
-                         .window_tokens = WindowTokensOf(spec),
-                         .lag_tokens = costs.plan_lag_tokens,
-                         .tokens_max = length.tokens},
-                        length.prompt_tokens);
-  }
-
   absl::Status Boundary() {
     KV_RETURN_IF_ERROR(cache_.PlanSeal(Thought::kReasoning, 0).status());
     const auto sealed = cache_.CommitSeal(Thought::kReasoning, windows_.starts());

@@ -26,7 +26,9 @@ struct Chain {
   EventSink sink;
   std::unique_ptr<const Policy> policy;
   std::unique_ptr<SequenceCache> cache;
-  uint32_t pages_reserved = 0;  // what it is admitted with
+  // What it is admitted with.
+  LaneSharing sharing;
+  uint32_t pages_reserved = 0;
 
   // Text. `next_token` is generated but not yet in the cache: ChosenBefore while the step that
   // chooses it runs.

@@ -184,7 +184,7 @@ void Engine::Admit() {
                              .reserved_pages = chain.pages_reserved,
                              .selection = chain.policy->selection(),
                              .query_bytes = options_.query_bytes,
-                             .sharing = SharingOf(chain.request, *chain.policy)});
+                             .sharing = chain.sharing});
     free_open_groups_.pop_back();
     chain.windows = Windows({.prompt_tokens = chain.prompt_tokens(),
                              .window_tokens = WindowTokensOf(chain.request.policy),

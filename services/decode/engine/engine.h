@@ -84,9 +84,7 @@ class Engine {
 
  private:
   absl::Status CheckRequest(const GenerateRequest& request) const;
-  // How the lanes of a chain of this request share its budget.
-  LaneSharing SharingOf(const GenerateRequest& request, const Policy& policy) const;
-  uint32_t PagesToReserve(const GenerateRequest& request, const Policy& policy) const;
+  static uint32_t PagesToReserve(const GenerateRequest& request, const LaneSharing& sharing);
   // Checks the request and fills in `chain`.
   absl::Status Accept(GenerateRequest request, Chain& chain) const;
   void HearStore();

@@ -59,23 +59,10 @@ absl::Status Engine::CheckRequest(const GenerateRequest& request) const {
   return CheckSamplingParams(request.sampling);
 }
 
-LaneSharing Engine::SharingOf(const GenerateRequest& request, const Policy& policy) const {
-  LaneSharing sharing;
-  if (!policy.selection().by_share) return sharing;
-  sharing.shares = options_.lane_shares;
-  sharing.budget_tokens = request.policy.budget_tokens;
-  sharing.window_tokens = WindowTokensOf(request.policy);
-  sharing.lag_tokens = control_ != nullptr && !options_.lockstep ? kPlanLagTokens : 0;
-  const auto prompt_tokens = static_cast<uint32_t>(request.prompt.size());
-  sharing.tokens_max = prompt_tokens + request.max_new_tokens;
-  return WithinLimits(sharing, prompt_tokens);
-}
-
 // What a chain is sure to need at most, in pages of class R: all its tokens, or, where its policy
 // evicts, the prompt, the budget, and two windows of plans on their way. An uneven one never gets
 // more than its lanes may hold.
-uint32_t Engine::PagesToReserve(const GenerateRequest& request, const Policy& policy) const {
-  const LaneSharing sharing = SharingOf(request, policy);
+uint32_t Engine::PagesToReserve(const GenerateRequest& request, const LaneSharing& sharing) {
   if (!sharing.shares.empty()) {
     return LaneLedger(sharing, static_cast<uint32_t>(request.prompt.size())).pages_max();
   }
@@ -89,7 +76,14 @@ uint32_t Engine::PagesToReserve(const GenerateRequest& request, const Policy& po
 absl::Status Engine::Accept(GenerateRequest request, Chain& chain) const {
   KV_RETURN_IF_ERROR(CheckRequest(request));
   KV_ASSIGN_OR_RETURN(chain.policy, NewPolicy(request.policy));
-  chain.pages_reserved = PagesToReserve(request, *chain.policy);
+  const auto prompt_tokens = static_cast<uint32_t>(request.prompt.size());
+  const bool plans_lag = control_ != nullptr && !options_.lockstep;
+  chain.sharing = SharingUnder(request.policy, *chain.policy,
+                               {.shares = options_.lane_shares,
+                                .lag_tokens = plans_lag ? kPlanLagTokens : 0,
+                                .tokens_max = prompt_tokens + request.max_new_tokens},
+                               prompt_tokens);
+  chain.pages_reserved = PagesToReserve(request, chain.sharing);
   if (!pool_.FitsEmpty(request.policy.formats.of(Thought::kReasoning), chain.pages_reserved)) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the page pool of ", pool_.capacity_bytes(),

@@ -23,6 +23,14 @@ LaneSharing WithinLimits(const LaneSharing& sharing, uint32_t prompt_tokens) {
   return LaneLedger(sharing, prompt_tokens).blocks_max() > kLaneBlocksMax ? LaneSharing{} : sharing;
 }
 
+LaneSharing SharingUnder(const PolicySpec& spec, const Policy& policy, LaneSharing sharing,
+                         uint32_t prompt_tokens) {
+  if (!policy.selection().by_share) return {};
+  sharing.budget_tokens = spec.budget_tokens;
+  sharing.window_tokens = WindowTokensOf(spec);
+  return WithinLimits(sharing, prompt_tokens);
+}
+
 LaneLedger::LaneLedger(const LaneSharing& sharing, uint32_t prompt_tokens)
     : shares_(sharing.shares),
       even_pages_(prompt_tokens / kSlotsPerPage),

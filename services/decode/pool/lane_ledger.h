@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "common/policy/policy.h"
 #include "kernels/uneven_lanes.h"
 
 namespace palimpsest {
@@ -36,6 +37,11 @@ struct LaneSharing {
 // The same, or of even lanes where the largest would outgrow kLaneBlocksMax: a long prompt, or a
 // large budget and a large share.
 LaneSharing WithinLimits(const LaneSharing& sharing, uint32_t prompt_tokens);
+
+// How a chain of this policy shares its budget: `sharing`, with the spec's budget and windows and
+// within limits; of even lanes where the policy does not go by shares.
+LaneSharing SharingUnder(const PolicySpec& spec, const Policy& policy, LaneSharing sharing,
+                         uint32_t prompt_tokens);
 
 class LaneLedger {
  public:
