@@ -196,10 +196,11 @@ absl::Status BoundaryWork::MakeRoom(Chain& chain, Thought& thought) {
   if (!absl::IsResourceExhausted(order.status())) return order.status();
   // The pool is full, or a lane holds all that it may. The chain's own policy first: a plan may be
   // late. Where lanes differ one is, the last window's.
-  const bool resync = chain.resync;
-  Decided late{.chain = &chain, .plan = PlanLocally(chain, chain.cache->uneven()), .at_once = true};
-  if (chain.cache->uneven()) chain.resync = resync;  // a plan of the store's own is on its way
-  late.plan.next_label.reset();                      // which was for a window to come
+  const bool overdue = chain.cache->uneven();
+  Decided late{.chain = &chain, .plan = PlanLocally(chain, /*refresh=*/overdue), .at_once = true};
+  // An overdue plan is on its way from the store, which has recorded it.
+  if (!overdue && !late.plan.empty()) chain.resync = true;
+  late.plan.next_label.reset();  // which was for a window to come
   KV_RETURN_IF_ERROR(Apply(absl::MakeSpan(&late, 1)));
   order = chain.cache->PlanSeal(thought, 0);
   if (!absl::IsResourceExhausted(order.status())) return order.status();
@@ -260,7 +261,9 @@ absl::Status BoundaryWork::PlanNow(absl::Span<Chain* const> chains) {
       }
     }
     Plan plan = PlanLocally(chain, sealed_[i].refresh);
-    if (!plan.empty()) decided.push_back({.chain = &chain, .plan = std::move(plan)});
+    if (plan.empty()) continue;
+    chain.resync = true;  // the store, should there be one, has not heard of this
+    decided.push_back({.chain = &chain, .plan = std::move(plan)});
   }
   return Apply(absl::MakeSpan(decided));
 }
@@ -272,7 +275,6 @@ Plan BoundaryWork::PlanLocally(Chain& chain, bool refresh) {
   ++chain.stats.plans_applied;
   ++chain.stats.plans_local;
   if (observer_ != nullptr) observer_->OnPlan(plan, /*local=*/true, 0);
-  chain.resync = true;  // the store, should there be one, has not heard of this
   return plan;
 }
 

@@ -57,7 +57,8 @@ class BoundaryWork {
   absl::Status MakeRoom(Chain& chain, Thought& thought);
   void Report(absl::Span<Chain* const> chains);
   absl::Status PlanNow(absl::Span<Chain* const> chains);
-  // What the chain's own policy says now; often nothing.
+  // What the chain's own policy says now; often nothing. Unless the store plans the same, whoever
+  // takes it sets Chain::resync.
   Plan PlanLocally(Chain& chain, bool refresh);
   // What plans that have arrived come to together.
   Decided TakeStorePlans(Chain& chain, std::vector<StorePlan> plans);
