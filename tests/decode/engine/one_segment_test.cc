@@ -13,6 +13,7 @@
 #include "services/decode/engine/engine.h"
 #include "services/decode/model/cpu_model.h"
 #include "tests/decode/engine/random_codebook.h"
+#include "tests/decode/engine/run_to_end.h"
 #include "tests/decode/engine/simulated_store.h"
 #include "tests/decode/engine/tiny_config.h"
 
@@ -63,25 +64,13 @@ class OneSegmentPolicies : public testing::TestWithParam<std::string> {
     std::vector<GenerateRequest> all;
     for (uint32_t i = 0; i < requests; ++i) all.push_back(Request(static_cast<int>(i), new_tokens));
     const uint32_t most = kBudget + WindowTokensOf(all[0].policy) + kGroupTokens + late_tokens;
-    for (const Admission& admission : engine_->Submit(std::move(all), [this](GenerateEvent event) {
-           auto& text = tokens_[event.request];
-           text.insert(text.end(), event.tokens.begin(), event.tokens.end());
-           if (event.stats.has_value()) stats_[event.request] = *event.stats;
-           EXPECT_TRUE(event.error.ok()) << event.error;
-         })) {
-      ASSERT_TRUE(admission.status.ok()) << admission.status;
-    }
-    while (true) {
-      const absl::StatusOr<bool> worked = engine_->Step();
-      ASSERT_TRUE(worked.ok()) << worked.status();
-      if (!*worked) break;
-    }
+    RunToEnd(*engine_, std::move(all), tokens_, stats_);
+    if (HasFatalFailure()) return;
     for (const auto& [id, stats] : stats_) {
       EXPECT_LE(stats.live_tokens_peak, stats.prompt_tokens + most);
       EXPECT_GE(stats.live_tokens_peak, stats.prompt_tokens + kBudget) << "it was never reached";
     }
     for (const auto& [id, text] : tokens_) EXPECT_EQ(text.size(), new_tokens);
-    EXPECT_EQ(engine_->Snapshot().pool.used_bytes, 0u);
   }
 
   std::unique_ptr<Clock> clock_ = NewSteadyClock();

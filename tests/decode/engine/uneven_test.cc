@@ -17,6 +17,7 @@
 #include "services/decode/engine/engine.h"
 #include "services/decode/model/cpu_model.h"
 #include "tests/decode/engine/random_codebook.h"
+#include "tests/decode/engine/run_to_end.h"
 #include "tests/decode/engine/simulated_store.h"
 #include "tests/decode/engine/tiny_config.h"
 #include "tests/kernels/forwarding_backend.h"
@@ -123,21 +124,7 @@ class UnevenChains : public testing::Test {
   }
 
   void Run(std::vector<GenerateRequest> requests) {
-    for (const Admission& admission :
-         engine_->Submit(std::move(requests), [this](GenerateEvent event) {
-           auto& text = tokens_[event.request];
-           text.insert(text.end(), event.tokens.begin(), event.tokens.end());
-           if (event.stats.has_value()) stats_[event.request] = *event.stats;
-           EXPECT_TRUE(event.error.ok()) << event.error;
-         })) {
-      ASSERT_TRUE(admission.status.ok()) << admission.status;
-    }
-    while (true) {
-      const absl::StatusOr<bool> worked = engine_->Step();
-      ASSERT_TRUE(worked.ok()) << worked.status();
-      if (!*worked) break;
-    }
-    EXPECT_EQ(engine_->Snapshot().pool.used_bytes, 0u);
+    RunToEnd(*engine_, std::move(requests), tokens_, stats_);
   }
 
   // Chains of several prompts that go far beyond their budget.
